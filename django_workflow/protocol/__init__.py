@@ -1,0 +1,1 @@
+"""The wire between endpoint and engine: structs and their codecs. Runs without Django."""
