@@ -1,0 +1,13 @@
+"""The test project as an ASGI application, for tests that serve it."""
+
+from __future__ import annotations
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+from django_workflow.asgi import workflow_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+
+application = workflow_application(get_asgi_application())

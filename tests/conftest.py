@@ -1,0 +1,85 @@
+"""Which tests run where, and the fixtures that every folder uses.
+
+The marks are described in pyproject.toml, the environment variables in `tests/services/__init__.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TESTS = Path(__file__).parent
+DATABASE = os.environ.get("WORKFLOW_TEST_DATABASE", "sqlite")
+DATABASE_MARKS = {"postgresql", "mariadb"}
+ON_EVERY_DATABASE = {"engine", "models", "scenarios"}
+REQUIRE_ALL = os.environ.get("WORKFLOW_REQUIRE_ALL") == "1"
+
+
+def _chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("WORKFLOW_TEST_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+def _node() -> str | None:
+    return os.environ.get("WORKFLOW_TEST_NODE") or shutil.which("node")
+
+
+def _redis() -> str | None:
+    return os.environ.get("WORKFLOW_TEST_REDIS_URL")
+
+
+NEEDS = {
+    "redis": (_redis, "a Redis server (WORKFLOW_TEST_REDIS_URL)"),
+    "browser": (_chromium, "Chromium"),
+    "node": (_node, "Node.js"),
+}
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is applied
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept, elsewhere = [], []
+    for item in items:
+        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).parts[0] in ON_EVERY_DATABASE:
+            item.add_marker("every_database")
+        if item.get_closest_marker("redis"):
+            # One process at a time: these tests share a server, and its pub/sub has no databases.
+            item.add_marker(pytest.mark.xdist_group("redis"))
+        marks = {mark.name for mark in item.iter_markers()} & DATABASE_MARKS
+        (elsewhere if marks and DATABASE not in marks else kept).append(item)
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+    # Playwright leaves an event loop behind in this thread, which asynchronous tests cannot share.
+    items[:] = sorted(kept, key=lambda item: item.get_closest_marker("browser") is not None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark, (find, description) in NEEDS.items():
+        if item.get_closest_marker(mark) and not find():
+            if REQUIRE_ALL:
+                pytest.fail(f"This test needs {description}, and skips are failures here.", pytrace=False)
+            pytest.skip(f"needs {description}")
+    if item.get_closest_marker("browser"):
+        # For the same event loop: Django would refuse the ORM in a thread that has one.
+        os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Leave the reasons of skips to `python -m tests.services suite`, which sums them up over its passes."""
+    path = os.environ.get("WORKFLOW_TEST_SKIPS")
+    skipped = terminalreporter.stats.get("skipped", [])
+    if path and skipped:
+        reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.writelines(f"{count} x {reason}\n" for reason, count in sorted(reasons.items()))
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    """Playwright drives the machine's own Chromium; its `page` fixture needs nothing else."""
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    return {**browser_type_launch_args, "executable_path": _chromium(), "args": quiet}
