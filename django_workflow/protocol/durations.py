@@ -38,10 +38,10 @@ def parse_duration(value: timedelta | int | float | str) -> timedelta:
         result = value
     elif isinstance(value, str):
         result = _from_seconds(_parse_text(value), value)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        result = _from_seconds(value, value)
-    else:
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"A duration cannot be a {type(value).__name__} ({value!r}). {_HINT}")
+    else:
+        result = _from_seconds(value, value)
     if result < timedelta(0):
         raise ValueError(f"A duration cannot be negative ({value!r}). {_HINT}")
     return result
