@@ -1,0 +1,111 @@
+"""The unit tests on other pairs of Python and Django than the one in `.venv`.
+
+Each pair has an environment of its own, `.venv-newest` or `.venv-<python>-<django>`, made again when pyproject.toml or
+constraints.txt changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.services.suite import NO_TESTS, processes
+
+ROOT = Path(__file__).parent.parent.parent
+EXTRAS = ".[dev,docs,redis,postgres,mysql]"
+
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+DJANGOS = {"5.2": "5.2.19", "6.0": "6.0.10", "6.1": "6.1.3"}
+# Django 6 needs Python 3.12. Django 5.2 and 6.0 are on 3.14 by their release notes.
+NOT_PAIRED = {("3.11", "6.0"), ("3.11", "6.1")}
+NEWEST = ("3.13", "6.1")
+
+# No service is needed for these, which makes a pair a matter of a minute.
+MARKS = "not slow and not browser and not redis and not node"
+
+
+@dataclass(frozen=True)
+class Pair:
+    python: str
+    django: str
+
+    def __str__(self) -> str:
+        return f"Django {DJANGOS[self.django]} on Python {self.python}"
+
+
+ALL_PAIRS = tuple(
+    Pair(python, django) for python in PYTHONS for django in DJANGOS if (python, django) not in NOT_PAIRED
+)
+
+
+def find_python(version: str) -> Path | None:
+    """The interpreter of a version such as "3.13": pyenv's newest, else the one on PATH."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    patches = (path for path in pyenv.glob(f"{version}.*/bin/python") if path.parent.parent.name[-1].isdigit())
+    newest_first = sorted(patches, key=lambda path: int(path.parent.parent.name.rpartition(".")[2]), reverse=True)
+    on_path = shutil.which(f"python{version}")
+    for path in [*newest_first, *([Path(on_path)] if on_path else [])]:
+        # A pyenv shim is on PATH for every version, also for those it will not run.
+        if subprocess.run([path, "-c", "import ensurepip"], capture_output=True, check=False).returncode == 0:
+            return path
+    return None
+
+
+def environment(pair: Pair, folder: Path) -> Path | None:
+    """Make or refresh the environment of `pair` in `folder`. Returns its python, or None without an interpreter."""
+    python = find_python(pair.python)
+    if python is None:
+        return None
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    wanted = hashlib.sha256(f"{python}\n{pair}\n{constraints}\n{project}".encode()).hexdigest()
+    stamp = folder / "installed"
+    inside = folder / "bin" / "python"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return inside
+    print(f"Installing {pair} into {folder.name}", flush=True)
+    subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+    others = [line for line in constraints.splitlines() if not line.lower().startswith("django==")]
+    mine = folder / "constraints.txt"
+    mine.write_text("\n".join([*others, f"Django=={DJANGOS[pair.django]}", ""]))
+    install = [inside, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", mine, "-e", EXTRAS]
+    subprocess.run(install, cwd=ROOT, check=True)
+    stamp.write_text(wanted)
+    return inside
+
+
+def install_newest() -> int:
+    environment(Pair(*NEWEST), ROOT / ".venv-newest")
+    return 0
+
+
+def test_newest(arguments: list[str]) -> int:
+    pair = Pair(*NEWEST)
+    return _report({pair: _test(pair, ROOT / ".venv-newest", arguments)})
+
+
+def test_matrix(arguments: list[str]) -> int:
+    return _report({pair: _test(pair, ROOT / f".venv-{pair.python}-{pair.django}", arguments) for pair in ALL_PAIRS})
+
+
+def _test(pair: Pair, folder: Path, arguments: list[str]) -> int | None:
+    python = environment(pair, folder)
+    if python is None:
+        return None
+    print(f"\n--- {pair} ---", flush=True)
+    command = [python, "-m", "pytest", "-q", "-m", MARKS, "-n", processes(), "--dist", "loadgroup", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def _report(codes: dict[Pair, int | None]) -> int:
+    print("\nResult")
+    for pair, code in codes.items():
+        word = {None: f"NOT RUN: this machine has no Python {pair.python}", 0: "passed", NO_TESTS: "has no tests"}
+        print(f"  {pair!s:28} {word.get(code, 'FAILED')}")
+    sys.stdout.flush()
+    return int(any(code not in (None, 0, NO_TESTS) for code in codes.values()))
