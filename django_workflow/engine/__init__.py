@@ -1,0 +1,1 @@
+"""The embedded engine: a QStash in the project's own database."""

@@ -1,0 +1,37 @@
+"""Which addresses are this project's own endpoints, and which of them are served inside the worker's process."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+from django.urls import NoReverseMatch, reverse
+
+from django_workflow.client.urls import INTERNAL_ORIGIN
+from django_workflow.conf import get_settings
+
+
+def is_internal(url: str) -> bool:
+    """Whether a delivery to `url` is served in this process."""
+    return url.startswith(INTERNAL_ORIGIN + "/")
+
+
+def is_own(url: str) -> bool:
+    """Whether `url` is one of this project's workflow endpoints, reached in process or over the network."""
+    if is_internal(url):
+        return True
+    base_url = get_settings().base_url
+    return bool(base_url) and url.startswith(f"{base_url}{serve_prefix()}")
+
+
+def serve_prefix() -> str:
+    """Path under which workflows are served, `/workflows/serve/`; `/serve/` when the URLs are not included."""
+    try:
+        return reverse("django_workflow:serve", args=["-"]).removesuffix("-/")
+    except NoReverseMatch:
+        return "/serve/"
+
+
+def workflow_name(url: str) -> str:
+    """The workflow's name as its URL tells it: the last piece of the path."""
+    pieces = [piece for piece in urlsplit(url).path.split("/") if piece]
+    return unquote(pieces[-1])[:200] if pieces else urlsplit(url).netloc[:200]

@@ -1,0 +1,123 @@
+"""Calls: HTTP requests that a workflow asks the engine to make, and the way of their answers back.
+
+A call is a delivery to a third party. When it succeeded, or its retries are used up, its answer goes to the
+workflow's endpoint as a callback, and the endpoint submits it as the step's result. A failing target fails no run.
+"""
+
+from __future__ import annotations
+
+import base64
+from uuid import UUID
+
+import msgspec
+
+from django_workflow.conf import get_settings
+from django_workflow.engine.facts import Answer
+from django_workflow.engine.flow_control import note_limits
+from django_workflow.engine.records import Lease, encode_config, lease_of, milliseconds, raw, stored
+from django_workflow.engine.runs import due_at
+from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.errors import EngineError
+from django_workflow.models import Delivery, Run, Step
+from django_workflow.protocol.callbacks import CallbackBody, encode_callback
+from django_workflow.protocol.identifiers import uuid7
+from django_workflow.protocol.publish import Message, callback_message
+from django_workflow.protocol.steps import CallType, StepType
+
+
+def start_call(unit: UnitOfWork, state: RunState, message: Message, key: UUID) -> None:
+    """Journal a call and write its delivery."""
+    if message.callback is None or message.callback.url is None:
+        raise EngineError(f"A call of run {state.run_id} names no Upstash-Callback to bring its answer to.", status=400)
+    headers = callback_message(message.callback, b"").headers
+    step_id = int(headers.get("Upstash-Workflow-StepId", "0") or 0)
+    name = headers.get("Upstash-Workflow-StepName", "")
+    concurrent = int(headers.get("Upstash-Workflow-Concurrent", "1") or 1)
+    body, is_base64 = stored(message.body)
+    position = unit.add_entry(state, key, body, call_type=CallType.TO_CALLBACK, is_base64=is_base64)
+    due = due_at(message, unit.now)
+    if message.flow_control is not None:
+        note_limits(unit.alias, message.flow_control)
+    unit.add_delivery(
+        Delivery(
+            run_id=state.key,
+            kind=Delivery.Kind.CALL,
+            message_key=key,
+            position=position,
+            step_id=step_id,
+            step_name=name[:255],
+            destination=message.destination,
+            method=message.method,
+            config=encode_config(msgspec.structs.replace(message, body=b"")),
+            body=body,
+            body_is_base64=is_base64,
+            max_retries=message.retries or 0,
+            flow_key=message.flow_control.key if message.flow_control else "",
+            due_at=due,
+            created_at=unit.now,
+        )
+    )
+    unit.put_step(
+        state,
+        step_id,
+        fresh=False,
+        name=name[:255],
+        step_type=StepType.CALL,
+        status=Step.Status.RUNNING,
+        concurrent=concurrent,
+        started_at=unit.now,
+    )
+    unit.tell(state, "stepStart", stepName=name, stepId=step_id, stepType=StepType.CALL)
+    unit.after.wake = True
+    if state.group_open == 0:
+        state.set(status=Run.Status.RUNNING, why=f"Calling {message.method} {message.destination}.")
+    else:
+        state.in_group = True
+
+
+def bring_back(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer) -> None:
+    """Write the callback that carries a call's last answer to the workflow's endpoint."""
+    message = lease.config
+    assert message is not None
+    assert message.callback is not None
+    info = unit.info(state.key)
+    body = encode_callback(
+        CallbackBody(
+            status=answer.status,
+            header=answer.headers,
+            body=base64.b64encode(answer.body or answer.error.encode()).decode(),
+            retried=lease.attempt,
+            max_retries=lease.max_retries,
+            source_message_id=lease.message_id,
+            url=lease.destination,
+            method=lease.method,
+            source_header={name: [value] for name, value in message.headers.items()},
+            source_body=base64.b64encode(raw(lease.body, lease.body_is_base64)).decode(),
+            created_at=milliseconds(lease.created_at),
+            workflow_run_id=state.run_id,
+        )
+    )
+    callback = callback_message(message.callback, b"")
+    text, _ = stored(body)
+    key = uuid7()
+    position = unit.add_entry(state, key, text, call_type=CallType.FROM_CALLBACK)
+    retries = info.config.retries
+    row = Delivery(
+        run_id=state.key,
+        kind=Delivery.Kind.CALLBACK,
+        message_key=key,
+        position=position,
+        step_id=lease.step_id,
+        step_name=lease.step_name,
+        destination=callback.destination,
+        config=encode_config(callback),
+        body=text,
+        max_retries=get_settings().retries if retries is None else retries,
+        due_at=unit.now,
+        created_at=unit.now,
+    )
+    if unit.worker_key is not None:
+        row.worker_id, row.fence = unit.worker_key, 1
+        unit.continue_with(lease_of(row, unit.worker_key))
+    unit.add_delivery(row)
+    unit.after.wake = True

@@ -1,0 +1,174 @@
+"""Taking messages in: new runs, messages of running runs, calls and invocations.
+
+Comes from `transport` (a request on its caller's connection) or from `settle` (what an endpoint submitted during its
+in-process delivery). Raises RunEnded when the run is over or unknown.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+
+from django_workflow.conf import get_settings
+from django_workflow.engine import calls
+from django_workflow.engine.addresses import workflow_name
+from django_workflow.engine.flow_control import note_limits
+from django_workflow.engine.journal_cache import info_of
+from django_workflow.engine.records import Invoker, Lease, RunConfig, encode_config, stored
+from django_workflow.engine.runs import append_plan, append_result, due_at
+from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.errors import EngineError, RunEnded
+from django_workflow.models import Delivery, Run, Step
+from django_workflow.protocol.identifiers import uuid7
+from django_workflow.protocol.invocation import InvokeBody, decode_invoke_body
+from django_workflow.protocol.publish import Message
+from django_workflow.protocol.steps import CallType, StepType, decode_step
+
+MAX_INVOKE_DEPTH = 100
+
+
+def run_ended(run_id: str) -> RunEnded:
+    return RunEnded(
+        f"Run {run_id} is finished, canceled or unknown; nothing can be added to it. Trigger a new run.", run_id=run_id
+    )
+
+
+def append_message(
+    unit: UnitOfWork, state: RunState, message: Message, key: UUID, *, lease: Lease | None = None
+) -> None:
+    """Append one message to a locked, living run: a plan, a result, a call or an invocation."""
+    fields = message.workflow
+    assert fields is not None
+    if not state.alive:
+        raise run_ended(state.run_id)
+    started_at = lease.started_at if lease is not None else None
+    if fields.invoke:
+        invoke(unit, state, message)
+    elif fields.call_type == CallType.TO_CALLBACK:
+        calls.start_call(unit, state, message, key)
+    else:
+        body, _ = stored(message.body)
+        step = decode_step(body)
+        if step.is_plan:
+            append_plan(unit, state, message, key, step)
+        else:
+            append_result(
+                unit,
+                state,
+                step,
+                key,
+                body,
+                due=due_at(message, unit.now),
+                message=message,
+                lease=lease,
+                started_at=started_at,
+            )
+
+
+def known_run(unit: UnitOfWork, run_id: str) -> Run | None:
+    return Run.objects.using(unit.alias).filter(run_id=run_id).only("pk", "run_id", "created_at").first()
+
+
+def start_run(
+    unit: UnitOfWork,
+    message: Message,
+    *,
+    trigger_kind: Run.TriggerKind = Run.TriggerKind.CODE,
+    payload: bytes | None = None,
+    parent_key: UUID | None = None,
+    invoker: Invoker | None = None,
+    key: UUID | None = None,
+) -> Run:
+    """Create a run and its first delivery. The caller made sure that the run id is free."""
+    fields = message.workflow
+    assert fields is not None
+    text, is_base64 = stored(message.body if payload is None else payload)
+    due = due_at(message, unit.now)
+    if message.flow_control is not None:
+        note_limits(unit.alias, message.flow_control)
+    config = RunConfig(
+        headers=message.headers,
+        content_type=message.content_type,
+        retries=message.retries,
+        retry_delay=message.retry_delay,
+        timeout=message.timeout,
+        flow_control=message.flow_control,
+        redact=message.redact,
+        features=fields.features,
+        failure_callback=message.failure_callback,
+        invoker=invoker,
+    )
+    run = Run(
+        id=key or uuid7(),
+        run_id=fields.run_id,
+        workflow=workflow_name(fields.url or message.destination),
+        url=message.destination,
+        status=Run.Status.SCHEDULED if due > unit.now else Run.Status.QUEUED,
+        payload=text,
+        payload_is_base64=is_base64,
+        labels=f",{','.join(message.labels)}," if message.labels else "",
+        trigger_kind=trigger_kind,
+        parent_id=parent_key,
+        created_at=unit.now,
+        due_at=due if due > unit.now else None,
+        config=encode_config(config),
+    )
+    unit.add_run(run, info_of(run))
+    unit.add_delivery(
+        Delivery(
+            run_id=run.pk,
+            message_key=run.pk,
+            solo=True,
+            destination=message.destination,
+            max_retries=get_settings().retries if message.retries is None else message.retries,
+            flow_key=message.flow_control.key if message.flow_control else "",
+            due_at=due,
+            created_at=unit.now,
+        )
+    )
+    unit.after.wake = True
+    return run
+
+
+def invoke(unit: UnitOfWork, state: RunState, message: Message) -> None:
+    """Start the run that a step invokes. Its end becomes the step's result; an id in use makes the step fail so."""
+    body: InvokeBody = decode_invoke_body(message.body)
+    depth = int(message.headers.get("Upstash-Workflow-Invoke-Count", "0") or 0)
+    if depth > MAX_INVOKE_DEPTH:
+        raise EngineError(f"Run {state.run_id} invokes {depth} deep; at most {MAX_INVOKE_DEPTH} are allowed.", status=400)
+    invoker = Invoker(run_id=state.run_id, url=body.workflow_url, step=body.step, headers=body.flat_headers())
+    fields = message.workflow
+    assert fields is not None
+    step = body.step
+    if known_run(unit, fields.run_id) is not None:
+        out = msgspec.json.encode({"isCanceled": False, "isFailed": True}).decode()
+        failed = msgspec.structs.replace(step, out=out)
+        append_result(unit, state, failed, uuid7(), msgspec.json.encode(failed).decode())
+        return
+    start_run(
+        unit,
+        message,
+        trigger_kind=Run.TriggerKind.PARENT,
+        payload=(body.body or "").encode(),
+        parent_key=state.key,
+        invoker=invoker,
+    )
+    unit.put_step(
+        state,
+        step.step_id,
+        fresh=False,
+        name=step.step_name[:255],
+        step_type=StepType.INVOKE,
+        status=Step.Status.WAITING,
+        concurrent=step.concurrent,
+        started_at=unit.now,
+        event_id=fields.run_id[:255],
+    )
+    unit.tell(state, "stepStart", stepName=step.step_name, stepId=step.step_id, stepType=step.step_type)
+    if state.group_open == 0:
+        name = workflow_name(message.destination)
+        state.set(status=Run.Status.WAITING, why=f"Waiting for {name}, run {fields.run_id}.")
+    else:
+        state.in_group = True
+

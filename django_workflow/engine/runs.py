@@ -1,0 +1,250 @@
+"""What happens to a run: messages appended to its journal, parallel steps joined, its end.
+
+Called with a unit of work in which the run is locked. A result is appended once: the first wins. A group of N parallel
+steps opens with its plans and closes with its last result; this project's own endpoints then get one delivery (the
+join), other SDKs get one delivery per result, as they expect.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from django_workflow import signals
+from django_workflow.conf import get_settings
+from django_workflow.engine import events
+from django_workflow.engine.records import Invoker, Lease, RunInfo, encode_config, from_unix, lease_of, stored
+from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.models import Delivery, Run, Step, Waiter
+from django_workflow.models.step import PREVIEW_CHARACTERS
+from django_workflow.protocol.identifiers import uuid7
+from django_workflow.protocol.publish import Message
+from django_workflow.protocol.steps import CallType, StepType, encode_step
+from django_workflow.protocol.steps import Step as WireStep
+
+_SLEEPS = (StepType.SLEEP_FOR, StepType.SLEEP_UNTIL)
+_WAITS = (StepType.WAIT, StepType.WAIT_FOR_WEBHOOK)
+
+
+def due_at(message: Message, now: datetime) -> datetime:
+    """When a message may be delivered; not-before wins over the delay."""
+    if message.not_before is not None:
+        return max(now, from_unix(message.not_before))
+    return now + timedelta(seconds=message.delay) if message.delay else now
+
+
+def append_plan(unit: UnitOfWork, state: RunState, message: Message, key: UUID, step: WireStep) -> None:
+    """Append the plan of one parallel branch and the delivery that runs it."""
+    info = unit.info(state.key)
+    body, _ = stored(message.body)
+    position = unit.add_entry(state, key, body, call_type=CallType.STEP, step=step)
+    due = due_at(message, unit.now)
+    if state.group_open == 0:
+        state.set(group_open=step.concurrent)
+    asleep = step.step_type in _SLEEPS and due > unit.now
+    unit.put_step(
+        state,
+        step.target_step or 0,
+        fresh=not unit.careful,
+        name=step.step_name[:255],
+        step_type=step.step_type,
+        status=Step.Status.SLEEPING if asleep else Step.Status.QUEUED,
+        concurrent=step.concurrent,
+        due_at=due if asleep else None,
+    )
+    schedule_step(unit, info, state, key, position, due, message=message, solo=False, branch=step)
+    state.in_group = True
+
+
+def append_result(
+    unit: UnitOfWork,
+    state: RunState,
+    step: WireStep,
+    key: UUID,
+    body: str,
+    *,
+    due: datetime | None = None,
+    message: Message | None = None,
+    lease: Lease | None = None,
+    started_at: datetime | None = None,
+) -> bool:
+    """Append a step's result and schedule what follows. False when the step has a result already: it is dropped."""
+    if unit.has_result(state, step.step_id):
+        return False
+    info = unit.info(state.key)
+    position = unit.add_entry(state, key, body, call_type=CallType.STEP, step=step)
+    record_result(unit, state, step, position, due=due or unit.now, lease=lease, started_at=started_at)
+    if step.concurrent > 1 and state.group_open > 0:
+        state.set(group_open=state.group_open - 1)
+        state.in_group = True
+        if info.own and state.group_open > 0:
+            return True
+    solo = state.group_open == 0
+    schedule_step(unit, info, state, key, position, due or unit.now, message=message, solo=solo)
+    return True
+
+
+def record_result(
+    unit: UnitOfWork,
+    state: RunState,
+    step: WireStep,
+    position: int,
+    *,
+    due: datetime,
+    lease: Lease | None,
+    started_at: datetime | None,
+) -> None:
+    """Show a step's result: its row, its events, the run's status."""
+    asleep = step.step_type in _SLEEPS and due > unit.now
+    known = step.concurrent > 1 or lease is None or lease.start_written or lease.attempt > 0 or lease.rescues > 0
+    attempts = lease.attempt + 1 if lease is not None and lease.kind == Delivery.Kind.STEP else 1
+    began = started_at or unit.now
+    unit.put_step(
+        state,
+        step.step_id,
+        fresh=not known and not unit.careful,
+        name=step.step_name[:255],
+        step_type=step.step_type,
+        status=Step.Status.SLEEPING if asleep else Step.Status.SUCCESS,
+        concurrent=step.concurrent,
+        attempts=attempts,
+        started_at=began,
+        finished_at=None if asleep else unit.now,
+        due_at=due if asleep else None,
+        position=position,
+        preview=(step.out or "")[:PREVIEW_CHARACTERS].replace("\0", ""),
+        error="",
+        event_id=step.wait_event_id or "",
+    )
+    common = {"stepName": step.step_name, "stepId": step.step_id, "stepType": step.step_type}
+    if step.step_type in _WAITS:
+        unit.tell(state, "inputResolved", eventId=step.wait_event_id, **common)
+    elif lease is not None and not lease.start_written:
+        unit.tell(state, "stepStart", at=began, attempt=attempts, **common)
+    unit.tell(
+        state,
+        "stepFinish",
+        attempt=attempts,
+        durationMs=round((unit.now - began).total_seconds() * 1000),
+        result=_event_result(step),
+        **common,
+    )
+    unit.signal(signals.step_completed, state.key, step_id=step.step_id)
+    if asleep:
+        state.set(status=Run.Status.SLEEPING, due_at=due, why=f"Sleeping until {due:%Y-%m-%d %H:%M:%S} UTC.")
+    elif state.group_open == 0:
+        state.set(status=Run.Status.RUNNING, why="")
+
+
+def _event_result(step: WireStep) -> object | None:
+    if step.step_type in _WAITS:
+        return {"timeout": True} if step.wait_timeout else None
+    raw = events.result_field(step.out, get_settings().publish_results)
+    if raw is None:
+        return None
+    try:
+        msgspec.json.decode(raw)
+    except msgspec.DecodeError:  # other SDKs may write text that is no JSON
+        return step.out
+    return raw
+
+
+def schedule_step(
+    unit: UnitOfWork,
+    info: RunInfo,
+    state: RunState,
+    key: UUID,
+    position: int,
+    due: datetime,
+    *,
+    message: Message | None,
+    solo: bool,
+    branch: WireStep | None = None,
+) -> None:
+    """Write the delivery that carries the journal up to `position` to the run's endpoint."""
+    own_config = message is not None and bool(message.workflow) and overrides(message)
+    retries = message.retries if message is not None and message.retries is not None else info.config.retries
+    flow_key = info.config.flow_control.key if info.config.flow_control else ""
+    row = Delivery(
+        run_id=state.key,
+        kind=Delivery.Kind.STEP,
+        message_key=key,
+        position=position,
+        solo=solo,
+        step_id=branch.target_step if branch else None,
+        step_name=branch.step_name[:255] if branch else "",
+        destination=info.url,
+        config=encode_config(msgspec.structs.replace(message, body=b"")) if own_config and message else "",
+        max_retries=get_settings().retries if retries is None else retries,
+        flow_key=flow_key,
+        due_at=due,
+        created_at=unit.now,
+    )
+    if unit.worker_key is not None and solo and due <= unit.now and not flow_key:
+        row.worker_id = unit.worker_key
+        row.fence = 1
+        unit.continue_with(lease_of(row, unit.worker_key))
+    unit.add_delivery(row)
+    unit.after.wake = True
+
+
+def overrides(message: Message) -> bool:
+    """Whether a step message brings a configuration of its own (SDKs that repeat theirs on every message)."""
+    return bool(message.headers.keys() - {"Upstash-Workflow-Sdk-Version"}) or message.failure_callback is not None
+
+
+def end_run(
+    unit: UnitOfWork, state: RunState, status: Run.Status, *, result: str | None = None, error: str = ""
+) -> None:
+    """End a run: drop what is still open of it, tell who invoked it. Does nothing when it is over already."""
+    if not state.alive:
+        return
+    state.set(
+        status=status,
+        finished_at=unit.now,
+        due_at=None,
+        group_open=0,
+        why="",
+        **({"result": result} if result is not None else {}),
+        **({"error": error} if error else {}),
+    )
+    state.in_group = False
+    if status != Run.Status.SUCCESS:
+        drop_open(unit, state, failed=status == Run.Status.FAILED)
+    told = {"success": "success", "failed": "failed", "canceled": "failed"}[status]
+    unit.tell(state, "runFinish", status=told, error="canceled" if status == Run.Status.CANCELED else error or None)
+    unit.signal(signals.run_finished, state.key)
+    unit.after.forgotten.append(state.key)
+    info = unit.info(state.key)
+    if info.config.invoker is not None:
+        answer_invoker(unit, info, info.config.invoker, status, result)
+
+
+def drop_open(unit: UnitOfWork, state: RunState, *, failed: bool) -> None:
+    """Drop a run's deliveries and waits, and close its open steps. Failure callbacks stay."""
+    deliveries = Delivery.objects.using(unit.alias).filter(run_id=state.key)
+    deliveries.exclude(kind=Delivery.Kind.FAILURE).delete()
+    waiters = Waiter.objects.using(unit.alias).filter(run_id=state.key)
+    waiters.waiting().update(state=Waiter.State.CANCELED, resolved_at=unit.now)
+    steps = Step.objects.using(unit.alias).filter(run_id=state.key, status__in=Step.OPEN)
+    if failed:
+        steps.filter(status=Step.Status.RETRYING).update(status=Step.Status.FAILED, finished_at=unit.now)
+    steps.update(status=Step.Status.CANCELED, finished_at=unit.now)
+
+
+def answer_invoker(
+    unit: UnitOfWork, child: RunInfo, invoker: Invoker, status: Run.Status, result: str | None
+) -> None:
+    """Append the child's end to the run that invoked it, unless that run is over."""
+    if child.parent_key is None or not unit.has(child.parent_key):
+        return
+    parent = unit.state(child.parent_key)
+    if not parent.alive:
+        return
+    out: dict[str, object] = {"isCanceled": status == Run.Status.CANCELED, "isFailed": status == Run.Status.FAILED}
+    if status == Run.Status.SUCCESS and result is not None:
+        out = {"body": result, **out}
+    step = msgspec.structs.replace(invoker.step, out=msgspec.json.encode(out).decode())
+    append_result(unit, parent, step, uuid7(), encode_step(step).decode())

@@ -1,0 +1,336 @@
+"""One transaction of the engine: runs locked and read, changes gathered in memory, written in bulk at its end.
+
+Whoever changes runs (the committer with a batch of facts, a trigger or notify on its caller's connection) opens a
+unit inside a transaction, locks its runs, folds changes into it through `runs`, `intake`, `waiters` …, and flushes.
+`after` says what to do once the transaction is committed. Locks are taken in one order: runs by key, then waiters,
+deliveries, channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connections
+from django.db.models import F, OuterRef, Subquery
+from django.dispatch import Signal
+
+from django_workflow.conf import get_settings
+from django_workflow.engine import events
+from django_workflow.engine.journal_cache import JournalCache
+from django_workflow.engine.records import Lease, RunInfo
+from django_workflow.models import (
+    Attempt,
+    ChannelEvent,
+    DeadLetter,
+    Delivery,
+    JournalEntry,
+    Run,
+    Step,
+    Waiter,
+)
+from django_workflow.models.channel_event import position_at
+from django_workflow.protocol.identifiers import message_id_of
+from django_workflow.protocol.steps import JournalMessage
+from django_workflow.protocol.steps import Step as WireStep
+
+_STATE_FIELDS = ("pk", "run_id", "status", "group_open", "started_at", "parent_id", "why")
+# What an upsert of a step may change: when it was queued and what it is stay as first written.
+_STEP_UPDATES = (
+    "status",
+    "attempts",
+    "started_at",
+    "finished_at",
+    "due_at",
+    "position",
+    "preview",
+    "error",
+    "event_id",
+)
+
+
+@dataclass(slots=True)
+class After:
+    """What follows the commit: journals to remember, deliveries to go on with, channels and signals to announce."""
+
+    followups: list[Lease] = field(default_factory=list)
+    remembered: list[tuple[UUID, int, JournalMessage]] = field(default_factory=list)
+    forgotten: list[UUID] = field(default_factory=list)
+    channels: dict[str, int] = field(default_factory=dict)
+    signals: list[tuple[Signal, dict[str, Any]]] = field(default_factory=list)
+    wake: bool = False
+
+
+class RunState:
+    """A run's row as locked in this unit, and its changes so far."""
+
+    __slots__ = (
+        "changes",
+        "group_open",
+        "in_group",
+        "key",
+        "length",
+        "newest",
+        "parent_key",
+        "run_id",
+        "started_at",
+        "status",
+        "why",
+    )
+
+    def __init__(self, row: tuple[Any, ...], newest: int) -> None:
+        self.key, self.run_id, self.status, self.group_open, self.started_at, self.parent_key, self.why = row
+        self.newest = newest
+        self.length: int | None = None
+        self.in_group = False
+        self.changes: dict[str, Any] = {}
+
+    @property
+    def alive(self) -> bool:
+        return self.status not in Run.FINAL
+
+    def set(self, **values: Any) -> None:
+        """Change columns of the run; what stays as it is costs nothing."""
+        for name, value in values.items():
+            if name not in self.__slots__ or getattr(self, name) != value:
+                self.changes[name] = value
+            if name in self.__slots__:
+                setattr(self, name, value)
+
+
+class UnitOfWork:
+    def __init__(self, alias: str, now: datetime, cache: JournalCache, *, worker_key: UUID | None = None) -> None:
+        self.alias = alias
+        self.now = now
+        self.cache = cache
+        self.worker_key = worker_key
+        self.after = After()
+        self.may_continue: Callable[[Lease], bool] = lambda lease: False
+        self.careful = False
+        self._states: dict[UUID, RunState] = {}
+        self._infos: dict[UUID, RunInfo] = {}
+        self._runs: list[Run] = []
+        self._entries: list[JournalEntry] = []
+        self._steps: dict[tuple[UUID, int], Step] = {}
+        self._step_upserts: set[tuple[UUID, int]] = set()
+        self._deliveries: list[Delivery] = []
+        self._waiters: list[Waiter] = []
+        self._events: list[ChannelEvent] = []
+        self._attempts: list[Attempt] = []
+        self._dead_letters: list[DeadLetter] = []
+        self._auto_events = get_settings().auto_events
+
+    # Runs
+
+    def lock(self, keys: Iterable[UUID], *, skip_locked: bool = False) -> set[UUID]:
+        """Lock and read these runs' rows in the order of their keys. Returns the keys of those that it got."""
+        wanted = sorted(set(keys) - self._states.keys())
+        if not wanted:
+            return set()
+        features = connections[self.alias].features
+        newest = Subquery(
+            ChannelEvent.objects.filter(channel=OuterRef("run_id")).order_by("-position").values("position")[:1]
+        )
+        runs = Run.objects.using(self.alias)
+        if not features.has_select_for_update:  # SQLite: the transaction itself is the lock, one statement does both
+            rows = list(runs.filter(pk__in=wanted).values_list(*_STATE_FIELDS, newest))
+        else:
+            # Two statements: the second one's snapshot is younger than the lock, so no event is missed.
+            locked = list(runs.locked(wanted, skip_locked=skip_locked).values_list(*_STATE_FIELDS))
+            newest_of = dict(runs.filter(pk__in=[row[0] for row in locked]).values_list("pk", newest))
+            rows = [(*row, newest_of.get(row[0])) for row in locked]
+        for row in rows:
+            self._states[row[0]] = RunState(row[:-1], row[-1] or 0)
+        return {row[0] for row in rows}
+
+    def state(self, run_key: UUID) -> RunState:
+        """The locked state of a run. Raises KeyError when the run was not locked or is gone."""
+        return self._states[run_key]
+
+    def has(self, run_key: UUID) -> bool:
+        return run_key in self._states
+
+    def info(self, run_key: UUID) -> RunInfo:
+        info = self._infos.get(run_key)
+        if info is None:
+            info = self._infos[run_key] = self.cache.info(run_key)
+        return info
+
+    def add_run(self, run: Run, info: RunInfo) -> RunState:
+        self._runs.append(run)
+        self._infos[run.pk] = info
+        state = RunState(
+            (run.pk, run.run_id, run.status, run.group_open, run.started_at, run.parent_id, run.why), newest=0
+        )
+        state.length = 1
+        self._states[run.pk] = state
+        return state
+
+    def length(self, state: RunState) -> int:
+        """How many messages the run's journal has (its payload is the first)."""
+        if state.length is None:
+            last = (
+                JournalEntry.objects.using(self.alias)
+                .filter(run_id=state.key)
+                .order_by("-position")
+                .values_list("position", flat=True)
+                .first()
+            )
+            state.length = (last or 0) + 1
+        return state.length
+
+    # What is gathered
+
+    def add_entry(
+        self,
+        state: RunState,
+        key: UUID,
+        body: str,
+        *,
+        call_type: str,
+        step: WireStep | None = None,
+        is_base64: bool = False,
+    ) -> int:
+        """Append a message to the run's journal; its position. `step` is its decoded form when it is a step."""
+        position = self.length(state)
+        state.length = position + 1
+        result_of = step.step_id if step is not None and step.step_id > 0 else None
+        self._entries.append(
+            JournalEntry(
+                id=key,
+                run_id=state.key,
+                position=position,
+                call_type=call_type,
+                step_id=result_of,
+                body=body,
+                body_is_base64=is_base64,
+                created_at=self.now,
+            )
+        )
+        self.after.remembered.append(
+            (state.key, position, JournalMessage(message_id_of(key), body, call_type, step))
+        )
+        return position
+
+    def has_result(self, state: RunState, step_id: int) -> bool:
+        """Whether a result of this step is journalled already (asked only when a fence cannot tell)."""
+        if any(entry.run_id == state.key and entry.step_id == step_id for entry in self._entries):
+            return True
+        return JournalEntry.objects.using(self.alias).filter(run_id=state.key, step_id=step_id).exists()
+
+    def put_step(self, state: RunState, step_id: int, *, fresh: bool, **values: Any) -> Step:
+        """Write a step's row; `fresh` promises that there is none yet, else it may be updated."""
+        row = self._steps.get((state.key, step_id))
+        if row is None:
+            row = self._steps[state.key, step_id] = Step(run_id=state.key, step_id=step_id, queued_at=self.now)
+            if not fresh:
+                self._step_upserts.add((state.key, step_id))
+        for name, value in values.items():
+            setattr(row, name, value)
+        return row
+
+    def add_delivery(self, delivery: Delivery) -> None:
+        self._deliveries.append(delivery)
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        self._waiters.append(waiter)
+
+    def add_attempt(self, attempt: Attempt) -> None:
+        self._attempts.append(attempt)
+
+    def add_dead_letter(self, letter: DeadLetter) -> None:
+        self._dead_letters.append(letter)
+
+    def emit(self, state: RunState, event: str, data: str) -> None:
+        """Append an event to the run's channel."""
+        state.newest = max(position_at(self.now), state.newest + 1)
+        self._events.append(
+            ChannelEvent(
+                channel=state.run_id, position=state.newest, event=event, data=data, created_at=self.now
+            )
+        )
+        self.after.channels[state.run_id] = state.newest
+
+    def tell(self, state: RunState, kind: str, *, at: datetime | None = None, **fields: Any) -> None:
+        """Append a workflow event to the run's channel, unless the project switched them off."""
+        if self._auto_events:
+            self.emit(state, *events.update(kind, state.run_id, at or self.now, **fields))
+
+    def signal(self, signal: Signal, run_key: UUID, **values: Any) -> None:
+        """Send a signal after the commit, if anyone listens."""
+        if signal.receivers:
+            self.after.signals.append((signal, {"run_key": run_key, **values}))
+
+    def continue_with(self, lease: Lease) -> None:
+        """Go on with a delivery that was written leased, right after the commit."""
+        self.after.followups.append(lease)
+
+    # Statements
+
+    def advance(self, lease: Lease, *, release: bool, **columns: Any) -> bool:
+        """Re-use a delivery's row for its run's next call, if the lease still holds.
+
+        Acknowledgement, alive check and next delivery in one statement. False: the lease is lost.
+        """
+        if release:
+            columns["worker_id"] = None
+        return bool(self._held(lease).update(fence=F("fence") + 1, **columns))
+
+    def finish_delivery(self, lease: Lease) -> bool:
+        """Delete a settled delivery, if the lease still holds."""
+        return bool(self._held(lease).delete()[0])
+
+    def mark(self, lease: Lease, **columns: Any) -> bool:
+        """Note something on a delivery without moving its fence, if the lease still holds."""
+        return bool(self._held(lease).update(**columns))
+
+    def _held(self, lease: Lease) -> Any:
+        return Delivery.objects.using(self.alias).filter(
+            pk=lease.key, fence=lease.fence, worker_id=lease.worker_key
+        )
+
+    def flush(self) -> After:
+        """Write what was gathered, a statement per kind of row, and empty the unit."""
+        insert = self._insert
+        insert(Run, self._runs)
+        self._write_steps()
+        for state in self._states.values():
+            if state.in_group and state.group_open:
+                self._show_most_urgent(state)
+            if state.changes:
+                Run.objects.using(self.alias).filter(pk=state.key).update(**state.changes)
+                state.changes = {}
+        insert(JournalEntry, self._entries)
+        insert(Waiter, self._waiters)
+        insert(Delivery, self._deliveries)
+        insert(ChannelEvent, self._events)
+        insert(Attempt, self._attempts)
+        insert(DeadLetter, self._dead_letters)
+        return self.after
+
+    def _show_most_urgent(self, state: RunState) -> None:
+        """The status of a run with parallel branches is the most urgent of theirs."""
+        steps = Step.objects.using(self.alias).filter(run_id=state.key, status__in=Step.OPEN)
+        found = set(steps.values_list("status", flat=True))
+        state.set(status=next((status for status in Run.URGENCY if status in found), Run.Status.RUNNING))
+
+    def _insert(self, model: Any, rows: list[Any]) -> None:
+        if rows:
+            model.objects.using(self.alias).bulk_create(rows)
+            rows.clear()
+
+    def _write_steps(self) -> None:
+        fresh = [row for key, row in self._steps.items() if key not in self._step_upserts]
+        again = [self._steps[key] for key in self._step_upserts]
+        self._insert(Step, fresh)
+        if again:
+            features = connections[self.alias].features
+            target = ("run", "step_id") if features.supports_update_conflicts_with_target else None
+            Step.objects.using(self.alias).bulk_create(
+                again, update_conflicts=True, unique_fields=target, update_fields=_STEP_UPDATES
+            )
+        self._steps.clear()
+        self._step_upserts.clear()

@@ -1,0 +1,186 @@
+"""Waits and events: a run waits, an event comes or does not.
+
+Wait, notify and timeout all hold the run's lock while they look at its waiters, so no wait misses its event. An event
+that is addressed to a run ahead of its wait is kept for it, in order; one that is broadcast reaches whoever waits.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+
+from django_workflow.engine.intake import run_ended
+from django_workflow.engine.records import encode_config
+from django_workflow.engine.runs import append_result
+from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.models import Run, Step, Waiter
+from django_workflow.protocol.identifiers import message_id_of, uuid7
+from django_workflow.protocol.requests import Notified, Notify, Wait, WaiterInfo
+from django_workflow.protocol.steps import decode_step, encode_step
+from django_workflow.protocol.steps import Step as WireStep
+
+
+def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
+    """Register a wait of a locked run; an event that came early ends it at once."""
+    if not state.alive:
+        raise run_ended(state.run_id)
+    early = (
+        Waiter.objects.using(unit.alias)
+        .filter(run_id=state.key, event_id=request.event_id, state=Waiter.State.EARLY)
+        .order_by("created_at", "pk")
+        .first()
+    )
+    if early is not None:
+        Waiter.objects.using(unit.alias).filter(pk=early.pk).update(
+            state=Waiter.State.CONSUMED, resolved_at=unit.now, step_id=request.step.step_id
+        )
+        _show_waiting(unit, state, request)
+        _resolve(unit, state, request.step, request.event_id, early.event_data)
+        return
+    unit.add_waiter(
+        Waiter(
+            run_id=state.key,
+            event_id=request.event_id,
+            step=encode_step(request.step).decode(),
+            step_id=request.step.step_id,
+            step_name=request.step.step_name[:255],
+            step_type=request.step.step_type,
+            url=request.message.destination,
+            config=encode_config(request.message),
+            created_at=unit.now,
+            deadline_at=unit.now + timedelta(seconds=request.timeout),
+        )
+    )
+    _show_waiting(unit, state, request)
+
+
+def _show_waiting(unit: UnitOfWork, state: RunState, request: Wait) -> None:
+    step, deadline = request.step, unit.now + timedelta(seconds=request.timeout)
+    unit.put_step(
+        state,
+        step.step_id,
+        fresh=False,
+        name=step.step_name[:255],
+        step_type=step.step_type,
+        status=Step.Status.WAITING,
+        concurrent=step.concurrent,
+        started_at=unit.now,
+        due_at=deadline,
+        event_id=request.event_id[:255],
+    )
+    unit.tell(state, "stepStart", stepName=step.step_name, stepId=step.step_id, stepType=step.step_type)
+    unit.tell(
+        state,
+        "waitingForInput",
+        eventId=request.event_id,
+        message=step.step_name,
+        stepName=step.step_name,
+        stepId=step.step_id,
+        stepType=step.step_type,
+    )
+    if state.group_open == 0:
+        why = f"Waiting for event `{request.event_id}` until {deadline:%Y-%m-%d %H:%M:%S} UTC."
+        state.set(status=Run.Status.WAITING, why=why, due_at=deadline)
+    else:
+        state.in_group = True
+
+
+def notify(unit: UnitOfWork, request: Notify) -> tuple[Notified, ...]:
+    """Give an event to the runs that wait for it, or keep it for the run that it is addressed to."""
+    waiting = Waiter.objects.using(unit.alias).filter(event_id=request.event_id)
+    if request.deduplication_id:
+        known = waiting.filter(deduplication_id=request.deduplication_id).select_related("run")
+        seen = tuple(_notified(waiter, waiter.pk, deduplicated=True) for waiter in known)
+        if seen:
+            return seen
+    if request.run_id is not None:
+        run_key = Run.objects.using(unit.alias).filter(run_id=request.run_id).values_list("pk", flat=True).first()
+        if run_key is None:
+            raise run_ended(request.run_id)
+        waiting = waiting.filter(run_id=run_key)
+        unit.lock([run_key])
+        if not unit.state(run_key).alive:
+            raise run_ended(request.run_id)
+    else:
+        unit.lock(waiting.waiting().values_list("run_id", flat=True))
+    data = base64.b64encode(request.body).decode()
+    told = []
+    for waiter in waiting.waiting().select_related("run").order_by("created_at", "pk"):
+        if unit.has(waiter.run_id) and unit.state(waiter.run_id).alive:
+            told.append(_give(unit, waiter, data, request.deduplication_id))
+    if not told and request.run_id is not None:
+        told.append(_keep(unit, run_key, request, data))
+    return tuple(told)
+
+
+def _give(unit: UnitOfWork, waiter: Waiter, data: str, deduplication_id: str | None) -> Notified:
+    Waiter.objects.using(unit.alias).filter(pk=waiter.pk).update(
+        state=Waiter.State.RESOLVED,
+        resolved_at=unit.now,
+        event_data=data,
+        deduplication_id=deduplication_id or "",
+    )
+    key = _resolve(unit, unit.state(waiter.run_id), decode_step(waiter.step), waiter.event_id, data)
+    return _notified(waiter, key)
+
+
+def _keep(unit: UnitOfWork, run_key: UUID, request: Notify, data: str) -> Notified:
+    early = Waiter(
+        run_id=run_key,
+        event_id=request.event_id,
+        state=Waiter.State.EARLY,
+        event_data=data,
+        deduplication_id=request.deduplication_id or "",
+        created_at=unit.now,
+    )
+    unit.add_waiter(early)
+    return Notified(message_id=message_id_of(early.pk), workflow_run_id=request.run_id)
+
+
+def _resolve(unit: UnitOfWork, state: RunState, step: WireStep, event_id: str, data: str) -> UUID:
+    out = msgspec.structs.replace(step, wait_event_id=event_id, wait_timeout=False, out=data or None)
+    key = uuid7()
+    append_result(unit, state, out, key, encode_step(out).decode())
+    return key
+
+
+def _notified(waiter: Waiter, key: UUID, *, deduplicated: bool = False) -> Notified:
+    return Notified(
+        message_id=message_id_of(key),
+        waiter=waiter_info(waiter),
+        deduplicated=deduplicated,
+        workflow_run_id=waiter.run.run_id,
+        workflow_created_at=int(waiter.run.created_at.timestamp() * 1000),
+    )
+
+
+def waiter_info(waiter: Waiter) -> WaiterInfo:
+    deadline = int(waiter.deadline_at.timestamp()) if waiter.deadline_at else 0
+    return WaiterInfo(url=waiter.url, deadline=deadline)
+
+
+def time_out(unit: UnitOfWork, limit: int = 100) -> int:
+    """End waits whose deadline passed. Returns how many."""
+    overdue = Waiter.objects.using(unit.alias).overdue(unit.now)
+    unit.lock(overdue.order_by("deadline_at").values_list("run_id", flat=True)[:limit])
+    ended = 0
+    for waiter in overdue.order_by("deadline_at", "pk")[:limit]:
+        if not unit.has(waiter.run_id) or not unit.state(waiter.run_id).alive:
+            continue
+        Waiter.objects.using(unit.alias).filter(pk=waiter.pk).update(
+            state=Waiter.State.TIMED_OUT, resolved_at=unit.now
+        )
+        step = msgspec.structs.replace(decode_step(waiter.step), wait_event_id=waiter.event_id, wait_timeout=True)
+        append_result(unit, unit.state(waiter.run_id), step, uuid7(), encode_step(step).decode())
+        ended += 1
+    return ended
+
+
+def next_deadline(alias: str) -> datetime | None:
+    return (
+        Waiter.objects.using(alias).waiting().order_by("deadline_at").values_list("deadline_at", flat=True).first()
+    )
+

@@ -1,0 +1,29 @@
+"""The rows. `Run` and `Step` are what people see, in both modes; the rest is the embedded engine's and realtime's."""
+
+from django_workflow.models.attempt import Attempt
+from django_workflow.models.channel_event import ChannelEvent
+from django_workflow.models.dead_letter import DeadLetter
+from django_workflow.models.delivery import Delivery
+from django_workflow.models.flow_key import FlowKey
+from django_workflow.models.journal_entry import JournalEntry
+from django_workflow.models.run import Run
+from django_workflow.models.schedule import Schedule
+from django_workflow.models.signing_key import SigningKey
+from django_workflow.models.step import Step
+from django_workflow.models.waiter import Waiter
+from django_workflow.models.worker import Worker
+
+__all__ = [
+    "Attempt",
+    "ChannelEvent",
+    "DeadLetter",
+    "Delivery",
+    "FlowKey",
+    "JournalEntry",
+    "Run",
+    "Schedule",
+    "SigningKey",
+    "Step",
+    "Waiter",
+    "Worker",
+]

@@ -1,0 +1,46 @@
+"""A dead letter: a run whose delivery was given up, with the true reason."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from django_workflow.models.fields import key_field
+from django_workflow.models.run import Run
+
+
+class DeadLetter(models.Model):
+    class FailureState(models.TextChoices):
+        NONE = "none", _("No failure function")
+        IN_PROGRESS = "in_progress", _("In progress")
+        SUCCESS = "success", _("Done")
+        FAILED = "failed", _("Failed")
+
+    id = key_field()
+    run = models.OneToOneField(
+        Run, verbose_name=_("run"), null=True, blank=True, on_delete=models.CASCADE, related_name="dead_letter"
+    )
+    message_key = models.UUIDField()
+    step_name = models.CharField(_("step"), max_length=255, blank=True)
+    destination = models.TextField(_("destination"))
+    status = models.PositiveIntegerField(_("status"), default=0)
+    error = models.TextField(_("error"), blank=True)
+    response_headers = models.TextField(blank=True)
+    response_body = models.TextField(blank=True)
+    failure_state = models.CharField(
+        _("failure function"), max_length=11, choices=FailureState.choices, default=FailureState.NONE
+    )
+    failure_response = models.TextField(_("failure function's answer"), blank=True)
+    created_at = models.DateTimeField(_("failed"))
+
+    objects: ClassVar[models.Manager[DeadLetter]] = models.Manager()
+
+    class Meta:
+        verbose_name = _("dead letter")
+        verbose_name_plural = _("dead letters")
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"{self.destination}: {self.error[:80]}"

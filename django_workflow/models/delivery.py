@@ -1,0 +1,81 @@
+"""A delivery: one HTTP call that the engine has to make, and who makes it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Self
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from django_workflow.models.fields import ExactCharField, key_field
+from django_workflow.models.run import Run
+from django_workflow.models.worker import Worker
+from django_workflow.protocol.identifiers import message_id_of, uuid7
+
+
+class DeliveryQuerySet(models.QuerySet["Delivery"]):
+    def due(self, now: datetime) -> Self:
+        return self.filter(due_at__lte=now)
+
+    def unleased(self) -> Self:
+        return self.filter(worker__isnull=True)
+
+    def oldest_first(self) -> Self:
+        return self.order_by("due_at")
+
+
+class Delivery(models.Model):
+    """One call to make. A row follows its run: when a step's result is journalled, the same row carries the next call.
+
+    `fence` changes with each lease and each advance; who holds another fence may not write. A `solo` delivery is its
+    run's only live one.
+    """
+
+    class Kind(models.TextChoices):
+        STEP = "step", _("Step")
+        CALL = "call", _("Call")
+        CALLBACK = "callback", _("Call result")
+        FAILURE = "failure", _("Failure callback")
+        MESSAGE = "message", _("Message")
+
+    id = key_field()
+    run = models.ForeignKey(Run, null=True, blank=True, on_delete=models.CASCADE, related_name="deliveries")
+    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.STEP)
+    message_key = models.UUIDField(default=uuid7, editable=False)
+    position = models.PositiveIntegerField(default=0)
+    solo = models.BooleanField(default=False)
+    step_id = models.PositiveIntegerField(null=True, blank=True)
+    step_name = models.CharField(max_length=255, blank=True)
+    destination = models.TextField()
+    method = models.CharField(max_length=8, default="POST")
+    config = models.TextField(default="", blank=True)
+    body = models.TextField(default="", blank=True)
+    body_is_base64 = models.BooleanField(default=False)
+    attempt = models.PositiveIntegerField(_("retries so far"), default=0)
+    max_retries = models.PositiveIntegerField(default=3)
+    flow_key = ExactCharField(max_length=255, blank=True, default="")
+    due_at = models.DateTimeField(_("due"))
+    created_at = models.DateTimeField(_("created"))
+    worker = models.ForeignKey(
+        Worker, null=True, blank=True, on_delete=models.SET_NULL, db_constraint=False, related_name="deliveries"
+    )
+    fence = models.PositiveIntegerField(default=0)
+    rescues = models.PositiveIntegerField(default=0)
+
+    objects: ClassVar[models.Manager[Delivery]] = models.Manager.from_queryset(DeliveryQuerySet)()
+
+    class Meta:
+        verbose_name = _("delivery")
+        verbose_name_plural = _("deliveries")
+        indexes = (
+            models.Index(fields=("worker", "due_at"), name="workflow_delivery_due"),
+            models.Index(fields=("flow_key", "worker", "due_at"), name="workflow_delivery_flow"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} to {self.destination}"
+
+    @property
+    def message_id(self) -> str:
+        return message_id_of(self.message_key)

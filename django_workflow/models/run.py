@@ -1,0 +1,162 @@
+"""A run: one execution of a workflow, as people see it, in both modes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from django.conf import settings
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from django_workflow.models.fields import ExactCharField, key_field
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    def active(self) -> Self:
+        """Runs that are not over."""
+        return self.exclude(status__in=Run.FINAL)
+
+    def finished(self) -> Self:
+        return self.filter(status__in=Run.FINAL)
+
+    def with_label(self, label: str) -> Self:
+        return self.filter(labels__contains=f",{label},")
+
+    def locked(self, keys: Iterable[UUID], *, skip_locked: bool = False) -> Self:
+        """Lock these runs' rows, in the order of their keys (the order that every writer keeps).
+
+        `no_key` where the database knows it: rows of others that point at a run do not wait for it.
+        """
+        features: Any = models.query.connections[self.db].features
+        return (
+            self.filter(pk__in=list(keys))
+            .order_by("pk")
+            .select_for_update(
+                of=("self",) if features.has_select_for_update_of else (),
+                no_key=features.has_select_for_no_key_update,
+                skip_locked=skip_locked and features.has_select_for_update_skip_locked,
+            )
+        )
+
+
+class Run(models.Model):
+    class Status(models.TextChoices):
+        SCHEDULED = "scheduled", _("Scheduled")
+        QUEUED = "queued", _("Queued")
+        RUNNING = "running", _("Running")
+        RETRYING = "retrying", _("Retrying")
+        WAITING = "waiting", _("Waiting")
+        SLEEPING = "sleeping", _("Sleeping")
+        PAUSED = "paused", _("Paused")
+        SUCCESS = "success", _("Success")
+        FAILED = "failed", _("Failed")
+        CANCELED = "canceled", _("Canceled")
+
+    class TriggerKind(models.TextChoices):
+        CODE = "code", _("Code")
+        USER = "user", _("Person")
+        API = "api", _("API")
+        SCHEDULE = "schedule", _("Schedule")
+        PARENT = "parent", _("Another run")
+        RESUME = "resume", _("Resumed")
+
+    FINAL = (Status.SUCCESS, Status.FAILED, Status.CANCELED)
+    # With parallel branches the most urgent of their states is the run's.
+    URGENCY = (Status.RETRYING, Status.RUNNING, Status.QUEUED, Status.WAITING, Status.SLEEPING)
+
+    id = key_field()
+    run_id = ExactCharField(_("run id"), max_length=255, unique=True)
+    workflow = ExactCharField(_("workflow"), max_length=200)
+    url = models.TextField(_("endpoint"))
+    status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.QUEUED)
+    why = models.TextField(_("why"), blank=True, help_text=_("What the run is doing or waiting for, in one sentence."))
+    summary = models.CharField(_("summary"), max_length=200, blank=True)
+    error = models.TextField(_("error"), blank=True)
+    error_step = models.CharField(_("failed step"), max_length=255, blank=True)
+    payload = models.TextField(_("payload"), blank=True)
+    payload_is_base64 = models.BooleanField(default=False)
+    result = models.TextField(_("result"), null=True, blank=True)  # noqa: DJ001 - "no result" is not an empty one
+    labels = models.TextField(_("labels"), blank=True, help_text=_("Wrapped in commas: `,vip,eu,`."))
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("owner"),
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="workflow_runs",
+    )
+    trigger_kind = models.CharField(
+        _("triggered by"), max_length=10, choices=TriggerKind.choices, default=TriggerKind.CODE
+    )
+    parent = models.ForeignKey(
+        "self", verbose_name=_("parent"), null=True, blank=True, on_delete=models.SET_NULL, related_name="children"
+    )
+    first_run = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    resumed_from = models.ForeignKey(
+        "self",
+        verbose_name=_("resumed from"),
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="resumed_as",
+    )
+    group_open = models.PositiveIntegerField(default=0, editable=False)
+    progress_done = models.PositiveIntegerField(null=True, blank=True)
+    progress_total = models.PositiveIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField(_("created"))
+    started_at = models.DateTimeField(_("started"), null=True, blank=True)
+    finished_at = models.DateTimeField(_("ended"), null=True, blank=True)
+    due_at = models.DateTimeField(_("due"), null=True, blank=True)
+    deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True)
+    code_version = models.CharField(max_length=64, blank=True)
+    content_type = models.ForeignKey(
+        "contenttypes.ContentType", null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    object_id = ExactCharField(max_length=255, blank=True)
+    related_object = GenericForeignKey("content_type", "object_id")
+    config = models.TextField(editable=False, default="{}")
+
+    objects: ClassVar[models.Manager[Run]] = models.Manager.from_queryset(RunQuerySet)()
+
+    class Meta:
+        verbose_name = _("run")
+        verbose_name_plural = _("runs")
+        ordering = ("-created_at",)
+        indexes = (
+            models.Index(fields=("status", "-created_at"), name="workflow_run_status"),
+            models.Index(fields=("workflow", "-created_at"), name="workflow_run_name"),
+            models.Index(fields=("-created_at",), name="workflow_run_created"),
+            models.Index(fields=("finished_at",), name="workflow_run_finished"),
+            models.Index(fields=("content_type", "object_id"), name="workflow_run_object"),
+        )
+        permissions = (
+            ("cancel_run", "Can cancel runs"),
+            ("pause_run", "Can pause runs"),
+            ("resume_run", "Can resume runs"),
+            ("restart_run", "Can restart runs"),
+            ("notify_run", "Can answer waiting runs"),
+            ("trigger_workflow", "Can trigger workflows"),
+            ("view_payload", "Can see masked payloads"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.workflow} {self.run_id}"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in self.FINAL
+
+    @property
+    def label_list(self) -> list[str]:
+        return [label for label in self.labels.split(",") if label]
+
+    @property
+    def duration(self) -> timedelta | None:
+        """From the first call to the end; None while either is open."""
+        return self.finished_at - self.started_at if self.started_at and self.finished_at else None

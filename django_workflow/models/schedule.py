@@ -1,0 +1,42 @@
+"""A schedule: when to start which workflow."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Self
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from django_workflow.models.fields import ExactCharField, key_field
+
+
+class ScheduleQuerySet(models.QuerySet["Schedule"]):
+    def due(self, now: datetime) -> Self:
+        return self.filter(paused=False, next_at__lte=now)
+
+
+class Schedule(models.Model):
+    id = key_field()
+    schedule_id = ExactCharField(_("schedule"), max_length=255, unique=True)
+    workflow = ExactCharField(_("workflow"), max_length=200)
+    cron = models.CharField(_("cron expression"), max_length=100)
+    timezone = models.CharField(_("time zone"), max_length=64, default="UTC")
+    payload = models.TextField(_("payload"), blank=True)
+    in_code = models.BooleanField(_("declared in code"), default=True)
+    paused = models.BooleanField(_("paused"), default=False)
+    created_at = models.DateTimeField(_("created"))
+    next_at = models.DateTimeField(_("next run"), null=True, blank=True)
+    last_at = models.DateTimeField(_("last run"), null=True, blank=True)
+    last_run_id = ExactCharField(max_length=255, blank=True)
+
+    objects: ClassVar[models.Manager[Schedule]] = models.Manager.from_queryset(ScheduleQuerySet)()
+
+    class Meta:
+        verbose_name = _("schedule")
+        verbose_name_plural = _("schedules")
+        ordering = ("schedule_id",)
+        indexes = (models.Index(fields=("paused", "next_at"), name="workflow_schedule_due"),)
+
+    def __str__(self) -> str:
+        return f"{self.schedule_id}: {self.cron} {self.timezone}"
