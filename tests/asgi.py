@@ -6,8 +6,9 @@ import os
 
 from django.core.asgi import get_asgi_application
 
-from django_workflow.asgi import workflow_application
-
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+http = get_asgi_application()
 
-application = workflow_application(get_asgi_application())
+from django_workflow.asgi import workflow_application  # noqa: E402 - needs Django set up by the line above
+
+application = workflow_application(http)

@@ -22,6 +22,7 @@ LADDER = (
     ("apps", "asgi", "urls"),  # the composition root: knows every part and wires it
     ("checks",),  # registered by `apps`
     ("admin", "api", "management", "migrations", "templatetags", "testing"),  # what people touch
+    ("presentation",),  # how runs are found and put into words there
     ("engine", "mirror", "realtime", "serve"),
     ("authoring", "models"),
     ("client",),
