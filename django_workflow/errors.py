@@ -7,7 +7,10 @@
     │   ├── RunEnded                  the run is finished, canceled or unknown: nothing can be appended
     │   └── QuotaExceeded             a limit of the engine
     ├── RequestRejected               a request to us cannot be served; has a status code
-    │   └── SignatureInvalid          its signature, with the reason by name
+    │   ├── SignatureInvalid          its signature, with the reason by name
+    │   ├── InvocationInvalid         a delivery that does not follow the protocol
+    │   ├── MessageInvalid            a header or a body sent to the engine, with its name and value
+    │   └── RequestUnknown            no such call in the engine's API
     ├── PayloadInvalid                a payload does not fit its workflow's type
     ├── ResultInvalid                 a step's or run's result cannot be stored
     ├── StepError                     the workflow's code asks for something impossible
@@ -19,6 +22,8 @@
 
     WorkflowAbort (BaseException)     ends an invocation; not an error
     └── WorkflowCancelAbort           … because the workflow cancelled itself
+
+An error's data are attributes; its text is for people and may change.
 """
 
 from __future__ import annotations
@@ -80,6 +85,28 @@ class SignatureInvalid(RequestRejected):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class InvocationInvalid(RequestRejected):
+    """A delivery does not follow the protocol: its version, its run id, its body. 500, so that the engine tries again
+    and the run ends in the dead letters, as with the official SDKs."""
+
+    status_code = 500
+
+
+class MessageInvalid(RequestRejected, ValueError):
+    """Something sent to the engine cannot be read. `name` is the header, parameter or field, `value` what it held."""
+
+    def __init__(self, message: str, *, name: str = "", value: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+        self.value = value
+
+
+class RequestUnknown(RequestRejected):
+    """The engine's API has no such call."""
+
+    status_code = 404
 
 
 class PayloadInvalid(WorkflowError):
