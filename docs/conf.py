@@ -26,7 +26,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "substitution"]
 myst_heading_anchors = 3
-suppress_warnings = ["toc.empty_glob"]  # index.md names the four folders, one of which may be empty yet
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
