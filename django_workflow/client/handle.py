@@ -1,0 +1,136 @@
+"""The handle of a run: its id, and what can be asked of it from where it was triggered.
+
+Given by `Client.trigger`. The run's row is found through the app registry, so that the client needs no models; it is
+the engine's own row, or the one that `mirror` keeps of a hosted run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from asgiref.sync import sync_to_async
+from django.apps import apps
+from django.db import connections
+
+from django_workflow.conf import get_settings
+from django_workflow.errors import WorkflowError
+
+if TYPE_CHECKING:
+    from django_workflow.client.client import Client
+
+FIRST_PAUSE_SECONDS = 0.02
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+class RunFailed(WorkflowError):
+    """The run that was waited for did not succeed. `status` is `failed` or `canceled`, `error` the run's own words."""
+
+    def __init__(self, message: str, *, run_id: str, status: str, error: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.status = status
+        self.error = error
+
+
+class RunHandle:
+    """A triggered run.
+
+    `deduplicated`: a run with this id existed already, and no new one was made. `decode` turns the result's JSON into
+    what `wait()` returns.
+    """
+
+    __slots__ = ("_client", "_decode", "_run", "deduplicated", "id")
+
+    def __init__(
+        self,
+        id: str,
+        client: Client,
+        *,
+        deduplicated: bool = False,
+        decode: Callable[[bytes], Any] = msgspec.json.decode,
+    ) -> None:
+        self.id = id
+        self.deduplicated = deduplicated
+        self._client = client
+        self._decode = decode
+        self._run: Any = None
+
+    def __repr__(self) -> str:
+        return f"<RunHandle {self.id}{' (deduplicated)' if self.deduplicated else ''}>"
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def run(self) -> Any:
+        """The run's row (`django_workflow.models.Run`), read when first asked for. Raises Run.DoesNotExist."""
+        if self._run is None:
+            self._run = _run_model()._default_manager.using(get_settings().database).get(run_id=self.id)
+        return self._run
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """Block until the run is over and return its result.
+
+        Raises RunFailed when it failed or was canceled, TimeoutError after `timeout` seconds, WorkflowError when
+        called inside a transaction, which could never see the run's end.
+        """
+        pauses = _pauses(timeout, self.id)
+        while (row := self._row()) is None or not row.is_finished:
+            self._refuse_in_transaction()
+            time.sleep(next(pauses))
+        return self._result(row)
+
+    async def await_run(self, timeout: float | None = None) -> Any:
+        """`wait()` for async code: `result = await handle.await_run()`."""
+        pauses = _pauses(timeout, self.id)
+        while (row := await sync_to_async(self._row)()) is None or not row.is_finished:
+            await sync_to_async(self._refuse_in_transaction)()
+            await asyncio.sleep(next(pauses))
+        return self._result(row)
+
+    def cancel(self) -> bool:
+        """Stop the run. False when it was over already."""
+        return self._client.cancel([self.id]) > 0
+
+    async def acancel(self) -> bool:
+        return await self._client.acancel([self.id]) > 0
+
+    def _row(self) -> Any:
+        return _run_model()._default_manager.using(get_settings().database).filter(run_id=self.id).first()
+
+    def _result(self, row: Any) -> Any:
+        self._run = row
+        if row.status != "success":
+            raise RunFailed(
+                f"Run {self.id} of {row.workflow!r} {'failed' if row.status == 'failed' else 'was canceled'}"
+                f"{': ' + row.error if row.error else ''}.",
+                run_id=self.id,
+                status=row.status,
+                error=row.error,
+            )
+        return None if not row.result else self._decode(row.result.encode())
+
+    def _refuse_in_transaction(self) -> None:
+        if connections[get_settings().database].in_atomic_block:
+            raise WorkflowError(
+                f"wait() for run {self.id} was called inside transaction.atomic(): the run starts when the transaction "
+                "commits, so it would wait for ever. Wait after the block."
+            )
+
+
+def _run_model() -> Any:
+    return apps.get_model("django_workflow", "Run")
+
+
+def _pauses(timeout: float | None, run_id: str) -> Iterator[float]:
+    """Growing pauses between two looks, up to the timeout. Raises TimeoutError after it."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause = FIRST_PAUSE_SECONDS
+    while deadline is None or (left := deadline - time.monotonic()) > 0:
+        yield pause if deadline is None else min(pause, left)
+        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+    raise TimeoutError(f"Run {run_id} was not over after {timeout:g} seconds. It goes on; wait again if you like.")

@@ -1,0 +1,176 @@
+"""Options of a trigger, as the engine understands them, and the forms in which users may give them.
+
+`TriggerOptions.of(...)` takes what people write (`"1h"`, a timedelta, an aware datetime, one label or many), checks it
+and gives plain values; `client` builds the message from those without looking again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django_workflow.protocol.durations import to_seconds
+from django_workflow.protocol.headers import PREFIX, is_header_name, is_safe_value
+from django_workflow.protocol.identifiers import prefixed_run_id
+from django_workflow.protocol.publish import FlowControl
+from django_workflow.protocol.retry_delay import check_expression
+
+Duration = timedelta | float | int | str
+Instant = datetime | float | int
+
+_LABEL = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerOptions:
+    """How a run is started. None means: not said, so the default of the workflow, the settings or the engine holds."""
+
+    run_id: str | None = None
+    """Id of the run (`wfr_` is put in front when missing): a second trigger with it makes no second run."""
+
+    delay: float | None = None
+    """Seconds until the first call."""
+
+    not_before: float | None = None
+    """Unix seconds of the first call; wins over `delay`."""
+
+    retries: int | None = None
+    """Retries of each call of the run after its first attempt."""
+
+    retry_delay: str | None = None
+    """Delay before a retry: an expression in milliseconds with the variable `retried`."""
+
+    flow_control: FlowControl | None = None
+    """Limits that all calls of the run share with others of the same key."""
+
+    labels: tuple[str, ...] = ()
+    """Words by which runs are found again."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of every call of the run; `ctx.headers` shows them."""
+
+    failure_url: str | None = None
+    """Where a failed run is reported; None: to the workflow itself, for its failure function."""
+
+    redact: tuple[str, ...] = ()
+    """What logs hide: `body`, `header`, `header[Name]`."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        run_id: str | None = None,
+        delay: Duration | None = None,
+        not_before: Instant | None = None,
+        retries: int | None = None,
+        retry_delay: Duration | None = None,
+        flow_control: FlowControl | Mapping[str, Any] | None = None,
+        label: str | Iterable[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        failure_url: str | None = None,
+        redact: str | Iterable[str] = (),
+    ) -> TriggerOptions:
+        """Options from the forms that people write. Raises ValueError or TypeError, each naming the value."""
+        return cls(
+            run_id=None if run_id is None else prefixed_run_id(run_id),
+            delay=None if delay is None else to_seconds(delay),
+            not_before=None if not_before is None else as_unix_seconds(not_before),
+            retries=as_retries(retries),
+            retry_delay=as_retry_delay(retry_delay),
+            flow_control=as_flow_control(flow_control),
+            labels=as_labels(label),
+            headers=as_headers(headers),
+            failure_url=failure_url,
+            redact=as_redact(redact),
+        )
+
+
+def as_unix_seconds(value: Instant) -> float:
+    """Unix seconds of an instant. Raises ValueError for a naive datetime."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone. Use timezone.make_aware() or datetime(..., tzinfo=UTC).")
+        return value.timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"An instant cannot be a {type(value).__name__} ({value!r}). Give an aware datetime.")
+    return value
+
+
+def as_retries(value: int | None) -> int | None:
+    """Raises ValueError below 0."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError(f"retries is {value!r}, but must be a whole number from 0.")
+    return value
+
+
+def as_retry_delay(value: Duration | None) -> str | None:
+    """An expression in milliseconds: of seconds and timedeltas, their length; text is an expression already."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        check_expression(value)
+        return value
+    return str(round(to_seconds(value) * 1000))
+
+
+def as_flow_control(value: FlowControl | Mapping[str, Any] | None) -> FlowControl | None:
+    """A FlowControl, or a dict with `key` and any of `parallelism`, `rate`, `period` (a duration)."""
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        unknown = set(value) - {"key", "parallelism", "rate", "period"}
+        if unknown or "key" not in value:
+            raise ValueError(f"flow_control is {dict(value)!r}, but takes key (needed), parallelism, rate, period.")
+        value = FlowControl(
+            key=value["key"],
+            parallelism=value.get("parallelism"),
+            rate=value.get("rate"),
+            period=round(to_seconds(value.get("period", 1))),
+        )
+    if not isinstance(value.key, str) or not _LABEL.fullmatch(value.key):
+        raise ValueError(f"{value.key!r} cannot be a flow control key: use letters, digits and -_. only.")
+    for name, limit in (("parallelism", value.parallelism), ("rate", value.rate)):
+        if limit is not None and limit < 1:
+            raise ValueError(f"{name} of the flow control key {value.key!r} is {limit}, but must be at least 1.")
+    if value.parallelism is None and value.rate is None:
+        raise ValueError(f"The flow control key {value.key!r} limits nothing: give parallelism, rate, or both.")
+    if value.period < 1:
+        raise ValueError(f"period of the flow control key {value.key!r} is {value.period}, but must be at least 1.")
+    return value
+
+
+def as_labels(value: str | Iterable[str] | None) -> tuple[str, ...]:
+    """One label or several."""
+    if value is None:
+        return ()
+    labels = (value,) if isinstance(value, str) else tuple(value)
+    for label in labels:
+        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+            raise ValueError(f"{label!r} cannot be a label: use letters, digits, hyphen, underscore, period.")
+    return labels
+
+
+def as_headers(value: Mapping[str, str] | None) -> dict[str, str]:
+    """Headers of one's own: their names are tokens, their values one line of text, none is an engine's."""
+    headers = dict(value or {})
+    for name, text in headers.items():
+        if not isinstance(name, str) or not is_header_name(name):
+            raise ValueError(f"{name!r} cannot be the name of a header.")
+        if name.lower().startswith(PREFIX.lower()):
+            raise ValueError(f"The header {name!r} is the engine's; use the options of the trigger instead.")
+        if not isinstance(text, str) or not is_safe_value(text):
+            raise ValueError(f"The header {name!r} has the value {text!r}, but must be one line of text.")
+    return headers
+
+
+def as_redact(value: str | Iterable[str]) -> tuple[str, ...]:
+    """`body`, `header` or `header[Name]`; one or several."""
+    fields = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else tuple(value)
+    fields = tuple(part for part in fields if part)
+    for part in fields:
+        if part not in ("body", "header") and not (part.startswith("header[") and part.endswith("]") and len(part) > 8):
+            raise ValueError(f'{part!r} cannot be redacted: name "body", "header" or "header[Name]".')
+    return fields
