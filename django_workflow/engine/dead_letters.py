@@ -14,9 +14,8 @@ from django_workflow.engine.runs import end_run
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import DeadLetter, Delivery, Run
 from django_workflow.protocol.callbacks import FailureBody, encode_failure
+from django_workflow.protocol.headers import FAILURE_CALLBACK_NOT_FOUND
 from django_workflow.protocol.publish import callback_message
-
-NOT_FOUND_HEADER = "Upstash-Workflow-Failure-Callback-Notfound"
 
 
 def fail_run(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer, error: str, step_name: str) -> None:
@@ -86,7 +85,7 @@ def settle_failure_callback(unit: UnitOfWork, lease: Lease, answer: Answer) -> N
     """Note how the failure function ended, once it answered well or its retries are used up."""
     if not answer.ok:
         state = DeadLetter.FailureState.FAILED
-    elif answer.header(NOT_FOUND_HEADER):
+    elif answer.header(FAILURE_CALLBACK_NOT_FOUND):
         state = DeadLetter.FailureState.NONE
     else:
         state = DeadLetter.FailureState.SUCCESS

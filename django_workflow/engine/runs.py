@@ -164,7 +164,6 @@ def schedule_step(
     branch: WireStep | None = None,
 ) -> None:
     """Write the delivery that carries the journal up to `position` to the run's endpoint."""
-    own_config = message is not None and bool(message.workflow) and overrides(message)
     retries = message.retries if message is not None and message.retries is not None else info.config.retries
     flow_key = info.config.flow_control.key if info.config.flow_control else ""
     row = Delivery(
@@ -176,7 +175,7 @@ def schedule_step(
         step_id=branch.target_step if branch else None,
         step_name=branch.step_name[:255] if branch else "",
         destination=info.url,
-        config=encode_config(msgspec.structs.replace(message, body=b"")) if own_config and message else "",
+        config=encode_config(msgspec.structs.replace(message, body=b"")) if message and overrides(message) else "",
         max_retries=get_settings().retries if retries is None else retries,
         flow_key=flow_key,
         due_at=due,
@@ -191,8 +190,8 @@ def schedule_step(
 
 
 def overrides(message: Message) -> bool:
-    """Whether a step message brings a configuration of its own (SDKs that repeat theirs on every message)."""
-    return bool(message.headers.keys() - {"Upstash-Workflow-Sdk-Version"}) or message.failure_callback is not None
+    """Whether a step message brings its own configuration: SDKs without this feature repeat theirs on each message."""
+    return message.workflow is not None and "WF_TriggerOnConfig" not in message.workflow.features
 
 
 def end_run(
@@ -224,6 +223,7 @@ def end_run(
 
 def drop_open(unit: UnitOfWork, state: RunState, *, failed: bool) -> None:
     """Drop a run's deliveries and waits, and close its open steps. Failure callbacks stay."""
+    unit.flush_steps()
     deliveries = Delivery.objects.using(unit.alias).filter(run_id=state.key)
     deliveries.exclude(kind=Delivery.Kind.FAILURE).delete()
     waiters = Waiter.objects.using(unit.alias).filter(run_id=state.key)

@@ -182,6 +182,21 @@ class UnitOfWork:
             state.length = (last or 0) + 1
         return state.length
 
+    def discard(self) -> None:
+        """Forget what was gathered but not written."""
+        for rows in (
+            self._runs,
+            self._entries,
+            self._deliveries,
+            self._waiters,
+            self._events,
+            self._attempts,
+            self._dead_letters,
+        ):
+            rows.clear()
+        self._steps.clear()
+        self._step_upserts.clear()
+
     # What is gathered
 
     def add_entry(
@@ -292,11 +307,15 @@ class UnitOfWork:
             pk=lease.key, fence=lease.fence, worker_id=lease.worker_key
         )
 
+    def flush_steps(self) -> None:
+        """Write the gathered steps now: statements about the steps of a run follow that must see them."""
+        self._insert(Run, self._runs)
+        self._write_steps()
+
     def flush(self) -> After:
         """Write what was gathered, a statement per kind of row, and empty the unit."""
         insert = self._insert
-        insert(Run, self._runs)
-        self._write_steps()
+        self.flush_steps()
         for state in self._states.values():
             if state.in_group and state.group_open:
                 self._show_most_urgent(state)

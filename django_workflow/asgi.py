@@ -1,0 +1,72 @@
+"""The ASGI application of a project that uses workflows: WebSockets beside HTTP, and a worker in the server process.
+
+    application = workflow_application(get_asgi_application())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from channels.auth import AuthMiddlewareStack
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.conf import settings as django_settings
+
+from django_workflow.conf import get_settings
+from django_workflow.engine.supervisor import Supervisor
+from django_workflow.realtime.routing import websocket_urlpatterns
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class WorkflowApplication:
+    """Routes HTTP to Django and WebSockets to the widget's consumer; starts a worker when the settings ask for one.
+
+    The worker starts with the first call, so that it lives in the serving process, after any fork; it drains when the
+    server says goodbye (lifespan) or the interpreter ends, whichever comes first.
+    """
+
+    def __init__(self, http: Application) -> None:
+        self._router = ProtocolTypeRouter(
+            {"http": http, "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns))}
+        )
+        self._supervisor = Supervisor() if wants_worker() else None
+        if self._supervisor is not None:
+            self._supervisor.start()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if self._supervisor is not None:
+            self._supervisor.start()
+        await self._router(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                if self._supervisor is not None:
+                    self._supervisor.start()
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                if self._supervisor is not None:
+                    self._supervisor.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def workflow_application(http: Application) -> WorkflowApplication:
+    """Wrap Django's ASGI application."""
+    return WorkflowApplication(http)
+
+
+def wants_worker() -> bool:
+    """Whether this server process runs a worker: setting `worker_autostart`, embedded engine only."""
+    settings = get_settings()
+    if settings.engine != "embedded":
+        return False
+    return bool(django_settings.DEBUG) if settings.worker_autostart == "debug" else bool(settings.worker_autostart)

@@ -1,0 +1,220 @@
+"""The committer: whatever a worker wants written goes into one queue; one thread writes what has gathered at once.
+
+`write` is the plain function: a batch of facts becomes one transaction, and `After` says what follows its commit. An
+idle engine commits at once; a busy one shares commits by itself, as facts gather while the transaction before runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from threading import Condition, Thread
+from uuid import UUID
+
+from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError, connections
+
+from django_workflow.engine.facts import Answer, Fact, Settlement
+from django_workflow.engine.gate import engine_atomic
+from django_workflow.engine.journal_cache import JournalCache
+from django_workflow.engine.records import Lease
+from django_workflow.engine.settle import fold
+from django_workflow.engine.unit_of_work import After, UnitOfWork
+from django_workflow.models import Run
+
+logger = logging.getLogger("django_workflow.engine")
+
+LARGEST_BATCH = 256
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+
+
+@dataclass(slots=True)
+class Written:
+    """What a batch came to. `busy`: facts of runs that others held locked, to be written again in their order."""
+
+    after: After
+    busy: list[Fact] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """How a worker's facts are written: where, by whom, and which deliveries it may go on with."""
+
+    alias: str
+    worker_key: UUID
+    cache: JournalCache
+    now: Callable[[], datetime]
+    may_continue: Callable[[Lease], bool]
+
+    def write(self, facts: Sequence[Fact]) -> Written:
+        """Write a batch as one transaction; if the database refuses it, run by run.
+
+        A run that fails alone is settled as a failed attempt with that error. Raises OperationalError and
+        InterfaceError (database away, locked, deadlock): the same facts may then be written again, as each counts
+        once under its fence.
+        """
+        try:
+            return self._write(facts, careful=False)
+        except (OperationalError, InterfaceError):
+            raise
+        except DatabaseError:
+            logger.info("A batch of %d facts was refused; writing them run by run.", len(facts), exc_info=True)
+        written = Written(After())
+        for run_facts in _by_run(facts):
+            part = self._write_alone(run_facts)
+            _merge(written, part)
+        return written
+
+    def _write_alone(self, facts: Sequence[Fact]) -> Written:
+        try:
+            return self._write(facts, careful=True)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            logger.exception("The results of run %s cannot be written.", facts[0].lease.run_key)
+            answer = Answer(status=0, error=f"The result could not be written: {type(error).__name__}: {error}")
+            failed = [replace(fact, requests=(), answer=answer) for fact in facts if isinstance(fact, Settlement)]
+            return self._write(failed, careful=True)
+
+    def _write(self, facts: Sequence[Fact], *, careful: bool) -> Written:
+        busy: list[Fact] = []
+        with engine_atomic(self.alias):
+            unit = UnitOfWork(self.alias, self.now(), self.cache, worker_key=self.worker_key)
+            unit.may_continue = self.may_continue
+            unit.careful = careful
+            wanted = _runs_of(facts, self.cache)
+            locked = unit.lock({key for keys in wanted.values() for key in keys}, skip_locked=True)
+            missing = {key for keys in wanted.values() for key in keys} - locked
+            skipped = _still_there(self.alias, missing)
+            for fact in facts:
+                if skipped and skipped & wanted.get(fact.lease.run_key, frozenset()):
+                    busy.append(fact)
+                else:
+                    fold(unit, fact)
+            after = unit.flush()
+        return Written(after, busy)
+
+
+def _runs_of(facts: Sequence[Fact], cache: JournalCache) -> dict[UUID | None, frozenset[UUID]]:
+    """The runs that each run's facts may change: itself and the run that invoked it."""
+    wanted: dict[UUID | None, frozenset[UUID]] = {}
+    for fact in facts:
+        key = fact.lease.run_key
+        if key is None or key in wanted:
+            continue
+        try:
+            parent = cache.info(key).parent_key
+        except Run.DoesNotExist:
+            continue
+        wanted[key] = frozenset((key,) if parent is None else (key, parent))
+    return wanted
+
+
+def _still_there(alias: str, keys: set[UUID]) -> set[UUID]:
+    """Of runs that were not locked, those that exist: others hold them."""
+    if not keys:
+        return set()
+    return set(Run.objects.using(alias).filter(pk__in=keys).values_list("pk", flat=True))
+
+
+def _by_run(facts: Sequence[Fact]) -> list[list[Fact]]:
+    runs: dict[UUID | None, list[Fact]] = {}
+    for fact in facts:
+        runs.setdefault(fact.lease.run_key, []).append(fact)
+    return list(runs.values())
+
+
+def _merge(into: Written, part: Written) -> None:
+    into.after.followups += part.after.followups
+    into.after.remembered += part.after.remembered
+    into.after.forgotten += part.after.forgotten
+    into.after.signals += part.after.signals
+    into.after.channels.update(part.after.channels)
+    into.after.wake = into.after.wake or part.after.wake
+    into.busy += part.busy
+
+
+class Committer:
+    """The thread that writes. `done` gets the After of each committed batch, on this thread."""
+
+    def __init__(self, writer: Writer, done: Callable[[After], None]) -> None:
+        self._writer = writer
+        self._done = done
+        self._facts: deque[Fact] = deque()
+        self._condition = Condition()
+        self._stopping = False
+        self._writing = False
+        self._thread = Thread(target=self._run, name="workflow-committer", daemon=True)
+        self.commits = 0
+        self.facts_written = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, fact: Fact) -> None:
+        with self._condition:
+            self._facts.append(fact)
+            self._condition.notify_all()
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Write what is queued, then end. False when that took longer than `timeout` seconds."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify_all()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def wait_until_idle(self, timeout: float | None = None) -> bool:
+        """Wait until everything queued so far is written."""
+        with self._condition:
+            return self._condition.wait_for(lambda: not self._facts and not self._writing, timeout)
+
+    def _run(self) -> None:
+        try:
+            while (batch := self._take()) is not None:
+                self._write(batch)
+        finally:
+            connections.close_all()
+
+    def _take(self) -> list[Fact] | None:
+        with self._condition:
+            self._writing = False
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._facts or self._stopping)
+            if not self._facts:
+                return None
+            self._writing = True
+            return [self._facts.popleft() for _ in range(min(len(self._facts), LARGEST_BATCH))]
+
+    def _write(self, batch: list[Fact]) -> None:
+        """Write a batch however long the database is away: nothing is dropped."""
+        pause = FIRST_PAUSE
+        while batch:
+            try:
+                written = self._writer.write(batch)
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("The database does not take results (%s); trying again in %.2f s.", error, pause)
+                connections[self._writer.alias].close()
+                with self._condition:
+                    self._condition.wait(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            self.commits += 1
+            self.facts_written += len(batch) - len(written.busy)
+            self._done(written.after)
+            batch = self._with_newer_facts(written.busy)
+            if batch:
+                with self._condition:
+                    self._condition.wait(FIRST_PAUSE)
+
+    def _with_newer_facts(self, busy: list[Fact]) -> list[Fact]:
+        """Facts of runs that others hold wait, without holding up the rest; their order stays."""
+        if not busy:
+            return []
+        with self._condition:
+            room = LARGEST_BATCH - len(busy)
+            newer = [self._facts.popleft() for _ in range(min(len(self._facts), max(room, 0)))]
+        return busy + newer

@@ -1,0 +1,228 @@
+"""Dispatch: performs one delivery. In process for this project's own endpoints, else signed over the network.
+
+A lease comes in; out goes a `Dispatched`: the answer, and what the endpoint submitted when it ran in this process.
+Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import msgspec
+from django.conf import settings as django_settings
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+
+from django_workflow.client.session import SESSION_KEY, current_session
+from django_workflow.conf import get_settings
+from django_workflow.engine import signing_keys
+from django_workflow.engine.addresses import is_internal, is_own
+from django_workflow.engine.facts import Answer, Fact, Settlement
+from django_workflow.engine.journal_cache import JournalCache
+from django_workflow.engine.network import Network
+from django_workflow.engine.records import Lease, RunInfo, raw
+from django_workflow.engine.session import Session
+from django_workflow.engine.unit_of_work import After
+from django_workflow.models import Delivery
+from django_workflow.protocol import headers as names
+from django_workflow.protocol.signature import sign
+from django_workflow.protocol.steps import CallType, JournalMessage, RawMessage
+
+logger = logging.getLogger("django_workflow.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """How a delivery came back. `after` is set when an atomic step wrote its result itself: nothing is left to settle."""
+
+    settlement: Settlement
+    after: After | None = None
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Performs deliveries; one per worker, used by all its threads."""
+
+    alias: str
+    cache: JournalCache
+    now: Callable[[], datetime]
+    network: Network
+    trusted: bool = True
+    """False: in-process deliveries are signed and carry their whole journal, and nothing is handed back; each message
+    then goes the way that a delivery over the network goes (the conformance run of the scenarios)."""
+
+    def dispatch(
+        self, lease: Lease, report: Callable[[Fact], None], opened: Callable[[Session], None] | None = None
+    ) -> Dispatched:
+        """Make the call. Never raises for what a destination does."""
+        started_at = lease.started_at = self.now()
+        session: Session | None = None
+        if is_internal(lease.destination) and lease.run_key is not None:
+            session, answer = self._in_process(lease, report, opened)
+        else:
+            answer = self._over_network(lease)
+        settlement = Settlement(
+            lease, tuple(session.requests) if session else (), answer, started_at, self.now()
+        )
+        return Dispatched(settlement, session.written if session else None)
+
+    # In process
+
+    def _in_process(
+        self, lease: Lease, report: Callable[[Fact], None], opened: Callable[[Session], None] | None
+    ) -> tuple[Session | None, Answer]:
+        assert lease.run_key is not None
+        info = self.cache.info(lease.run_key)
+        journal = self.cache.journal(lease.run_key, lease.position + 1)
+        body = self._body(lease, journal, lazy=self.trusted)
+        headers = self._headers(lease, info)
+        if not self.trusted:
+            headers[names.SIGNATURE] = self._signature(lease.destination, body)
+            return None, self._call(internal_request(lease.destination, headers, body, None), info)
+        session = Session(lease, info, journal, self.now, report)
+        if opened is not None:
+            opened(session)
+        token = current_session.set(session)
+        try:
+            return session, self._call(internal_request(lease.destination, headers, body, session), info)
+        finally:
+            current_session.reset(token)
+
+    def _call(self, request: WSGIRequest, info: RunInfo) -> Answer:
+        try:
+            response = handler().get_response(request)
+        except Exception as error:  # a middleware that raises through the handler
+            logger.exception("In-process delivery of run %s failed outside the view.", info.run_id)
+            return Answer(status=500, error=f"{type(error).__name__}: {error}")
+        return Answer(
+            status=response.status_code,
+            headers={name: [value] for name, value in response.items()},
+            body=response.content,
+        )
+
+    # Over the network
+
+    def _over_network(self, lease: Lease) -> Answer:
+        info = self.cache.info(lease.run_key) if lease.run_key is not None else None
+        journal: list[JournalMessage] = []
+        if lease.kind == Delivery.Kind.STEP and lease.run_key is not None:
+            journal = self.cache.journal(lease.run_key, lease.position + 1)
+        body = self._body(lease, journal, lazy=False)
+        headers = self._headers(lease, info)
+        headers[names.USER_AGENT] = names.ENGINE_USER_AGENT
+        headers[names.SIGNATURE] = self._signature(lease.destination, body)
+        timeout = self._timeout(lease, info)
+        answer = self.network.send(
+            lease.method, lease.destination, headers, body, timeout, guarded=not is_own(lease.destination)
+        )
+        return Answer(status=answer.status, headers=answer.headers, body=answer.body, error=answer.error)
+
+    def _timeout(self, lease: Lease, info: RunInfo | None) -> float:
+        own = lease.config.timeout if lease.config is not None else None
+        if own is None and info is not None and lease.kind != Delivery.Kind.CALL:
+            own = info.config.timeout
+        return own if own is not None else get_settings().request_timeout.total_seconds()
+
+    def _signature(self, url: str, body: bytes) -> str:
+        return sign(url, body, signing_keys.signing_pair().current, self.now().timestamp())
+
+    # What is sent
+
+    def _body(self, lease: Lease, journal: list[JournalMessage], *, lazy: bool) -> bytes:
+        if lease.kind != Delivery.Kind.STEP:
+            return raw(lease.body, lease.body_is_base64)
+        return b"" if lazy else encode_journal(journal)
+
+    def _headers(self, lease: Lease, info: RunInfo | None) -> dict[str, str]:
+        """Headers of a delivery: the user's, then the engine's own, which win."""
+        config = lease.config
+        headers: dict[str, str] = {}
+        if info is not None and lease.kind != Delivery.Kind.CALL:
+            headers.update(names.forwardable(info.config.headers))
+        if config is not None:
+            headers.update(names.forwardable(config.headers))
+        content_type = config.content_type if config is not None else None
+        if content_type is None and lease.kind != Delivery.Kind.CALL:
+            content_type = "application/json"
+        if content_type:
+            headers["Content-Type"] = content_type
+        headers[names.MESSAGE_ID] = lease.message_id
+        headers[names.RETRIED] = str(lease.attempt)
+        if info is None or lease.kind == Delivery.Kind.CALL:
+            return headers
+        headers[names.WORKFLOW_RUN_ID] = info.run_id
+        headers[names.WORKFLOW_URL] = info.url
+        headers[names.WORKFLOW_INIT] = "false"
+        headers[names.WORKFLOW_CREATED_AT] = str(info.created_ms)
+        if info.labels:
+            headers[names.LABEL] = ",".join(info.labels)
+        if lease.kind == Delivery.Kind.STEP:
+            headers[names.WORKFLOW_SDK_VERSION] = "1"
+            headers[names.WORKFLOW_CALL_TYPE] = CallType.STEP
+        else:
+            headers.pop(names.WORKFLOW_SDK_VERSION, None)
+        return headers
+
+
+def encode_journal(journal: list[JournalMessage]) -> bytes:
+    """A steps delivery's body: every message with its bytes in base64."""
+    return msgspec.json.encode(
+        [
+            RawMessage(message.message_id, base64.b64encode(message.body.encode()).decode(), message.call_type)
+            for message in journal
+        ]
+    )
+
+
+# In-process requests: real requests without sockets, signals or connection handling.
+
+
+@cache
+def handler() -> WSGIHandler:
+    """The project's request handler with its middleware, loaded once per process."""
+    return WSGIHandler()
+
+
+def internal_host() -> str:
+    """Host header of in-process requests: `base_url`'s, else the first usable entry of ALLOWED_HOSTS."""
+    base_url = get_settings().base_url
+    if base_url:
+        return urlsplit(base_url).netloc
+    for host in django_settings.ALLOWED_HOSTS:
+        usable = host.removeprefix(".")
+        if usable and "*" not in usable:
+            return usable
+    return "localhost"
+
+
+def internal_request(url: str, headers: dict[str, str], body: bytes, session: Session | None) -> WSGIRequest:
+    """A POST to `url` as the project's handler takes it. `session` marks it as the engine's own."""
+    parts = urlsplit(url)
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": "POST",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(parts.path).decode("latin-1"),
+        "QUERY_STRING": parts.query,
+        "CONTENT_LENGTH": str(len(body)),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_NAME": "workflow.internal",
+        "SERVER_PORT": "443",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": internal_host(),
+        "wsgi.url_scheme": "https",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": io.StringIO(),
+    }
+    for name, value in headers.items():
+        key = name.upper().replace("-", "_")
+        environ["CONTENT_TYPE" if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+    if session is not None:
+        environ[SESSION_KEY] = session
+    return WSGIRequest(environ)

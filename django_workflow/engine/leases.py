@@ -1,0 +1,180 @@
+"""Leases: who makes which delivery. Workers claim due rows in batches, prove their life, and free the dead's rows.
+
+A lease holds while its worker lives. A worker is dead when its heartbeat stood still for `worker_timeout` on the
+observer's own clock, or at once when its process on this host is gone. A rescued delivery may be made twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import connections
+from django.db.models import F, Min
+
+from django_workflow.engine.dead_letters import fail_run
+from django_workflow.engine.facts import Answer
+from django_workflow.engine.flow_control import count_starts, free_slots, next_opening
+from django_workflow.engine.gate import engine_atomic
+from django_workflow.engine.processes import is_gone, this_process
+from django_workflow.engine.records import Lease, lease_of
+from django_workflow.engine.unit_of_work import UnitOfWork
+from django_workflow.models import Delivery, FlowKey, Worker
+
+MAX_RESCUES = 5
+KEYS_PER_CLAIM = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim got, and when to look again (None: only when something new comes)."""
+
+    leases: list[Lease]
+    next_due_at: datetime | None
+
+
+def claim(alias: str, worker_key: UUID, now: datetime, limit: int) -> Claim:
+    """Lease up to `limit` due deliveries, oldest first, as their keys' limits allow."""
+    if limit <= 0:
+        return Claim([], None)
+    due = Delivery.objects.using(alias).due(now).unleased()
+    if not due.exists():  # a plain read: an idle worker takes no write lock
+        return Claim([], _next_due(alias, now))
+    with engine_atomic(alias):
+        rows = _lock_due(alias, due.filter(flow_key=""), limit)
+        opening = None
+        if len(rows) < limit and due.exclude(flow_key="").exists():
+            keyed, opening = _claim_keyed(alias, now, limit - len(rows))
+            rows += keyed
+        if rows:
+            held = Delivery.objects.using(alias).filter(pk__in=[row.pk for row in rows])
+            held.update(worker_id=worker_key, fence=F("fence") + 1)
+    leases = []
+    for row in rows:
+        row.fence += 1
+        leases.append(lease_of(row, worker_key))
+    leases.sort(key=lambda lease: lease.message_key)
+    if len(leases) == limit:
+        return Claim(leases, now)
+    return Claim(leases, min((at for at in (_next_due(alias, now), opening) if at is not None), default=None))
+
+
+def _lock_due(alias: str, due: object, limit: int) -> list[Delivery]:
+    rows = due.oldest_first()  # type: ignore[attr-defined]
+    features = connections[alias].features
+    if features.has_select_for_update:
+        rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+    return list(rows[:limit])
+
+
+def _claim_keyed(alias: str, now: datetime, limit: int) -> tuple[list[Delivery], datetime | None]:
+    due = Delivery.objects.using(alias).due(now).unleased().exclude(flow_key="")
+    names = due.values("flow_key").annotate(first=Min("due_at")).order_by("first").values_list("flow_key", flat=True)
+    rows: list[Delivery] = []
+    openings: list[datetime] = []
+    keys = FlowKey.objects.using(alias).filter(key__in=list(names[:KEYS_PER_CLAIM])).order_by("pk").select_for_update()
+    for key in keys:
+        started = _lock_due(alias, due.filter(flow_key=key.key), free_slots(alias, key, now, limit - len(rows)))
+        count_starts(alias, key, len(started))
+        key.window_count += len(started)
+        if (opening := next_opening(key)) is not None:
+            openings.append(opening)
+        rows += started
+    return rows, min(openings, default=None)
+
+
+def _next_due(alias: str, now: datetime) -> datetime | None:
+    waiting = Delivery.objects.using(alias).unleased().filter(due_at__gt=now)
+    return waiting.order_by("due_at").values_list("due_at", flat=True).first()
+
+
+def release(alias: str, worker_key: UUID, leases: Iterable[Lease]) -> int:
+    """Give leases back that were not started. Returns how many were still held."""
+    keys = [lease.key for lease in leases]
+    if not keys:
+        return 0
+    with engine_atomic(alias):
+        held = Delivery.objects.using(alias).filter(pk__in=keys, worker_id=worker_key)
+        return held.update(worker_id=None, fence=F("fence") + 1)
+
+
+# Heartbeats
+
+
+def enlist(alias: str, now: datetime, concurrency: int) -> Worker:
+    """Make this process known as a worker."""
+    process = this_process()
+    with engine_atomic(alias):
+        return Worker.objects.using(alias).create(
+            host=process.host,
+            pid=process.pid,
+            pid_started=process.started,
+            concurrency=concurrency,
+            started_at=now,
+            heartbeat_at=now,
+        )
+
+
+def beat(alias: str, worker_key: UUID, now: datetime, *, draining: bool = False) -> bool:
+    """Count the heartbeat up. False when the worker's row is gone: others took it for dead."""
+    with engine_atomic(alias):
+        own = Worker.objects.using(alias).filter(pk=worker_key)
+        return bool(own.update(heartbeat=F("heartbeat") + 1, heartbeat_at=now, draining=draining))
+
+
+def retire(alias: str, worker_key: UUID) -> None:
+    """Free what the worker still holds and remove it from the list."""
+    with engine_atomic(alias):
+        Delivery.objects.using(alias).filter(worker_id=worker_key).update(worker_id=None, fence=F("fence") + 1)
+        Worker.objects.using(alias).filter(pk=worker_key).delete()
+
+
+class Observer:
+    """Watches the other workers' heartbeats on this process's monotonic clock."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._seen: dict[UUID, tuple[int, float]] = {}
+
+    def dead(self, alias: str, own_key: UUID | None, monotonic: float) -> list[UUID]:
+        """Workers that are certainly gone, or whose heartbeat stood still for the timeout."""
+        workers = list(Worker.objects.using(alias).exclude(pk=own_key))
+        dead = []
+        for worker in workers:
+            if is_gone(worker.host, worker.pid, worker.pid_started):
+                dead.append(worker.pk)
+                continue
+            count, since = self._seen.get(worker.pk, (-1, monotonic))
+            if worker.heartbeat != count:
+                self._seen[worker.pk] = (worker.heartbeat, monotonic)
+            elif monotonic - since >= self._timeout:
+                dead.append(worker.pk)
+        known = {worker.pk for worker in workers}
+        self._seen = {key: seen for key, seen in self._seen.items() if key in known}
+        return dead
+
+
+def rescue(unit: UnitOfWork, dead: Iterable[UUID]) -> int:
+    """Free the deliveries of dead workers; a delivery rescued too often fails its run as "worker lost".
+
+    Returns how many were freed. A rescued step may run twice.
+    """
+    dead = list(dead)
+    held = Delivery.objects.using(unit.alias).filter(worker_id__in=dead)
+    hopeless = list(held.filter(rescues__gte=MAX_RESCUES, run__isnull=False))
+    keys = {row.run_id for row in hopeless}
+    unit.lock(key for key in keys if key is not None)
+    for row in hopeless:
+        if row.run_id is None or not unit.has(row.run_id):
+            continue
+        Delivery.objects.using(unit.alias).filter(pk=row.pk).delete()
+        error = f"worker lost: {row.rescues + 1} workers died while they made this delivery"
+        lease = lease_of(row, row.worker_id or row.pk)
+        fail_run(unit, unit.state(row.run_id), lease, Answer(status=0, error=error), error, row.step_name)
+    freed = held.update(worker_id=None, fence=F("fence") + 1, rescues=F("rescues") + 1)
+    Worker.objects.using(unit.alias).filter(pk__in=dead).delete()
+    if freed:
+        unit.after.wake = True
+    return freed + len(hopeless)

@@ -1,0 +1,115 @@
+"""Deleting what retention no longer keeps: finished runs with all that belongs to them, and old rows of no run.
+
+Called by the worker from time to time and by `workflow_prune`. Every batch is a short transaction of its own, so that
+nobody waits for a large clean-up, and one that is interrupted has done what it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+from django.db.models import Exists, OuterRef, QuerySet
+
+from django_workflow.conf import get_settings
+from django_workflow.engine.gate import engine_atomic
+from django_workflow.models import Attempt, ChannelEvent, Delivery, Run, Worker
+
+BATCH = 200
+DEAD_WORKERS_KEPT = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """How many rows went: runs, and rows that belonged to no run that is kept."""
+
+    runs: int = 0
+    events: int = 0
+    attempts: int = 0
+    workers: int = 0
+
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, field.name) for field in fields(self))
+
+
+def prune(now: datetime, retention: timedelta, *, batch: int = BATCH, batches: int | None = None) -> Pruned:
+    """Delete what ended more than `retention` ago, in at most `batches` batches (None: until nothing is left)."""
+    total = Pruned()
+    for number in count(1):
+        pruned = prune_batch(now, retention, batch)
+        total += pruned
+        if not pruned or number == batches:
+            return total
+    raise AssertionError("count() never ends")
+
+
+def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH) -> Pruned:
+    """One batch: at most `batch` runs, and ten times as many rows of each other kind. Empty when nothing is left."""
+    alias, before = get_settings().database, now - retention
+    runs = list(prunable_runs(before).order_by("finished_at").only("pk", "run_id")[:batch])
+    delete_runs(runs)
+    return Pruned(
+        runs=len(runs),
+        events=_delete_some(alias, orphaned_events(before), batch * 10),
+        attempts=_delete_some(alias, _attempts(alias).filter(run=None, finished_at__lt=before), batch * 10),
+        workers=_delete_some(alias, _dead_workers(alias, now), batch * 10),
+    )
+
+
+def prunable_runs(before: datetime) -> QuerySet[Run]:
+    """Runs that ended before then, and that nothing alive needs.
+
+    Needed are: the first run of a chain whose newest run goes on (steps' idempotency keys come from it), and a run
+    whose failure function still has to be called.
+    """
+    runs = Run.objects.using(get_settings().database)
+    living = runs.active().filter(first_run=OuterRef("pk"))
+    return runs.finished().filter(
+        ~Exists(living), ~Exists(_deliveries(runs.db).filter(run=OuterRef("pk"))), finished_at__lt=before
+    )
+
+
+def orphaned_events(before: datetime) -> QuerySet[ChannelEvent]:
+    """Events of before then whose channel is no run's: those of runs go with their run."""
+    alias = get_settings().database
+    run = Run.objects.using(alias).filter(run_id=OuterRef("channel"))
+    return ChannelEvent.objects.using(alias).filter(~Exists(run), created_at__lt=before)
+
+
+def delete_runs(runs: Sequence[Run], batch: int = BATCH) -> None:
+    """Delete these runs with their steps, journals, events and all else that belongs to them."""
+    alias = get_settings().database
+    for start in range(0, len(runs), batch):
+        some = runs[start : start + batch]
+        with engine_atomic(alias):
+            ChannelEvent.objects.using(alias).filter(channel__in=[run.run_id for run in some]).delete()
+            Run.objects.using(alias).filter(pk__in=[run.pk for run in some]).delete()
+
+
+def _delete_some(alias: str, rows: QuerySet[Any], most: int) -> int:
+    # By key: no database but MySQL takes a LIMIT in a DELETE.
+    keys = list(rows.values_list("pk", flat=True)[:most])
+    for start in range(0, len(keys), BATCH):
+        with engine_atomic(alias):
+            rows.model._default_manager.using(alias).filter(pk__in=keys[start : start + BATCH]).delete()
+    return len(keys)
+
+
+def _attempts(alias: str) -> QuerySet[Attempt]:
+    return Attempt.objects.using(alias)
+
+
+def _deliveries(alias: str) -> QuerySet[Delivery]:
+    return Delivery.objects.using(alias)
+
+
+def _dead_workers(alias: str, now: datetime) -> QuerySet[Worker]:
+    """Workers that have been silent for a day and hold nothing."""
+    held = _deliveries(alias).filter(worker=OuterRef("pk"))
+    return Worker.objects.using(alias).filter(~Exists(held), heartbeat_at__lt=now - DEAD_WORKERS_KEPT)

@@ -1,0 +1,106 @@
+"""The session of one in-process delivery: its journal by reference, and what its endpoint submits.
+
+`dispatch` makes it and puts it into the request; `transport` finds it while the workflow runs and takes submissions
+into it; the worker then writes them together with the acknowledgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from django_workflow.engine.facts import Emitted, Fact, StepStarted, Taken
+from django_workflow.engine.records import Lease, RunInfo
+from django_workflow.engine.unit_of_work import After
+from django_workflow.protocol.identifiers import message_id_of, uuid7
+from django_workflow.protocol.publish import Message
+from django_workflow.protocol.requests import Batch, CancelRun, EngineRequest, FinishRun, Publish, Published, Wait
+from django_workflow.protocol.steps import JournalMessage, Step
+from django_workflow.replay.port import PROGRESS_EVENT
+
+_encoder = msgspec.json.Encoder()
+
+
+class Session:
+    """Implements `client.session.DeliverySession`; `journal` ends with the delivered message."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        info: RunInfo,
+        journal: list[JournalMessage],
+        now: Callable[[], datetime],
+        report: Callable[[Fact], None],
+    ) -> None:
+        self.lease = lease
+        self.info = info
+        self.run_id = info.run_id
+        self.first_run_id = info.first_run_id
+        self.journal = journal
+        self.requests: list[Taken] = []
+        self.written: After | None = None
+        self.step_started_at = now()
+        self.atomic = False
+        self.start_told = False
+        self._now = now
+        self._report = report
+        self._held_back: list[Fact] = []
+
+    def step_started(self, step: Step) -> None:
+        """A step's function starts. Told to the watchers only when it takes a while, or with its result."""
+        self.lease.running = step
+        self.step_started_at = self._now()
+
+    def emit(self, event: str, data: Any) -> None:
+        """Append an event to the run's channel: soon, or with the transaction of an atomic step."""
+        if event == PROGRESS_EVENT:
+            fact = Emitted(self.lease, event, "", done=data["done"], total=data["total"])
+        else:
+            fact = Emitted(self.lease, event, _encoder.encode(data).decode())
+        # Code inside a transaction never waits for the committer, which may wait for that transaction.
+        if self.atomic:
+            self._held_back.append(fact)
+        else:
+            self._report(fact)
+
+    def start_fact(self) -> StepStarted:
+        return StepStarted(self.lease, self.step_started_at)
+
+    def held_back(self) -> list[Fact]:
+        facts, self._held_back = self._held_back, []
+        return facts
+
+    def takes(self, request: EngineRequest[Any]) -> bool:
+        """Whether the request belongs to this delivery's run and can be written with its acknowledgement."""
+        if isinstance(request, Wait):
+            return _run_of(request.message) == self.run_id
+        if isinstance(request, FinishRun | CancelRun):
+            return request.run_id == self.run_id
+        if isinstance(request, Batch):
+            return all(_run_of(message) == self.run_id and not _starts(message) for message in request.messages)
+        if isinstance(request, Publish):
+            fields = request.message.workflow
+            return fields is not None and (fields.invoke or (fields.run_id == self.run_id and not fields.init))
+        return False
+
+    def take(self, request: EngineRequest[Any]) -> tuple[Taken, Any]:
+        """Ids for the request's messages, and the answer that its sender gets before anything is written."""
+        if isinstance(request, Batch):
+            keys = tuple(uuid7() for _ in request.messages)
+            return Taken(request, keys), tuple(Published(message_id=message_id_of(key)) for key in keys)
+        if isinstance(request, Publish):
+            key = uuid7()
+            return Taken(request, (key,)), Published(message_id=message_id_of(key))
+        return Taken(request, ()), None
+
+
+def _run_of(message: Message) -> str | None:
+    return message.workflow.run_id if message.workflow is not None else None
+
+
+def _starts(message: Message) -> bool:
+    return message.workflow is not None and message.workflow.init
+

@@ -1,0 +1,56 @@
+"""What the engine shares within one process: the journals in memory, and what follows a commit."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+
+from django_workflow import signals
+from django_workflow.engine.journal_cache import JournalCache
+from django_workflow.engine.unit_of_work import After
+from django_workflow.engine.wake import ring
+from django_workflow.models import Run
+
+logger = logging.getLogger("django_workflow.engine")
+
+
+@cache
+def shared_cache(alias: str) -> JournalCache:
+    """This process's journals of the database `alias`."""
+    return JournalCache(alias)
+
+
+def remember(alias: str, after: After) -> None:
+    """Put what was committed into the journals in memory."""
+    journals = shared_cache(alias)
+    for run_key, position, message in after.remembered:
+        journals.append(run_key, position, message)
+    for run_key in after.forgotten:
+        journals.forget(run_key)
+
+
+def announce(alias: str, after: After) -> None:
+    """After a commit: remember journals, wake workers, tell channels and signal receivers. Raises nothing."""
+    remember(alias, after)
+    if after.wake:
+        ring(alias)
+    send_signals(alias, after)
+
+
+def send_signals(alias: str, after: After) -> None:
+    if after.channels:
+        _send(signals.channel_events_stored, channels=after.channels)
+    for signal, values in after.signals:
+        run_key = values.pop("run_key")
+        run = Run.objects.using(alias).filter(pk=run_key).first()
+        if run is None:
+            continue
+        if "step_id" in values:
+            values["step"] = run.steps.using(alias).filter(step_id=values.pop("step_id")).first()
+        _send(signal, run=run, **values)
+
+
+def _send(signal: object, **values: object) -> None:
+    for receiver, outcome in signal.send_robust(sender=None, **values):  # type: ignore[attr-defined]
+        if isinstance(outcome, Exception):
+            logger.error("Receiver %r of a workflow signal failed.", receiver, exc_info=outcome)

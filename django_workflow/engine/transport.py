@@ -1,0 +1,280 @@
+"""The engine's door for this process: a transport that answers requests on the caller's database connection.
+
+Inside an in-process delivery it finds that delivery's session: submissions of the run itself are taken into it and
+written with the acknowledgement. Everything else is written at once, in the caller's transaction if there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.db import IntegrityError, transaction
+
+from django_workflow.client.session import current_session
+from django_workflow.conf import get_settings
+from django_workflow.engine import intake, waiters
+from django_workflow.engine.clock import current_clock
+from django_workflow.engine.facts import Answer, Settlement
+from django_workflow.engine.gate import engine_atomic
+from django_workflow.engine.journal_cache import JournalCache
+from django_workflow.engine.runs import end_run
+from django_workflow.engine.session import Session
+from django_workflow.engine.settle import fold
+from django_workflow.engine.shared import announce, shared_cache
+from django_workflow.engine.unit_of_work import UnitOfWork
+from django_workflow.errors import EngineError, RunEnded
+from django_workflow.models import Run, Waiter
+from django_workflow.protocol.identifiers import message_id_of, uuid7
+from django_workflow.protocol.publish import Message
+from django_workflow.protocol.requests import (
+    Batch,
+    CancelRun,
+    CancelRuns,
+    EngineRequest,
+    FetchRun,
+    FinishRun,
+    GetWaiters,
+    Notify,
+    Publish,
+    Published,
+    Wait,
+    WaiterInfo,
+)
+from django_workflow.protocol.steps import JournalMessage
+
+R = TypeVar("R")
+
+
+class EngineTransport:
+    """Implements `client.transports.Transport` over the embedded engine."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[type, Callable[[UnitOfWork, Any], Any]] = {
+            Batch: _batch,
+            Publish: _publish,
+            Wait: _wait,
+            Notify: waiters.notify,
+            FinishRun: _finish,
+            CancelRun: _cancel,
+            CancelRuns: _cancel_many,
+        }
+
+    @property
+    def alias(self) -> str:
+        return get_settings().database
+
+    def send(self, request: EngineRequest[R]) -> R:
+        session = current_session.get()
+        if isinstance(session, Session):
+            if isinstance(request, FetchRun) and request.run_id == session.run_id:
+                return cast(R, tuple(session.journal))
+            if session.takes(request):
+                taken, answer = session.take(request)
+                session.requests.append(taken)
+                if session.atomic:
+                    self._write_session(session)
+                return cast(R, answer)
+        if isinstance(request, FetchRun):
+            return cast(R, _fetch(self.alias, shared_cache(self.alias), request))
+        if isinstance(request, GetWaiters):
+            return cast(R, _waiters(self.alias, request))
+        handler = self._handlers.get(type(request))
+        if handler is None:
+            raise EngineError(f"The embedded engine does not know {type(request).__name__}.", status=404)
+        return cast(R, self._write(lambda unit: handler(unit, request)))
+
+    async def asend(self, request: EngineRequest[R]) -> R:
+        return await sync_to_async(self.send)(request)
+
+    @contextmanager
+    def atomic(self) -> Iterator[None]:
+        """Around an atomic step: its function's writes and its submission are committed together."""
+        session = current_session.get()
+        if not isinstance(session, Session):
+            with engine_atomic(self.alias):
+                yield
+            return
+        session.atomic = True
+        try:
+            with engine_atomic(self.alias):
+                yield
+        except BaseException as error:
+            # The abort that ends the invocation comes after the submission was written: it is no reason to undo it.
+            session.requests.clear()
+            session.written = None
+            session.held_back()
+            raise error
+        finally:
+            session.atomic = False
+
+    def _write(self, change: Callable[[UnitOfWork], Any]) -> Any:
+        alias = self.alias
+        with engine_atomic(alias):
+            unit = UnitOfWork(alias, current_clock().now(), shared_cache(alias))
+            answer = change(unit)
+            after = unit.flush()
+            transaction.on_commit(lambda: announce(alias, after), using=alias, robust=True)
+        return answer
+
+    def _write_session(self, session: Session) -> None:
+        """Write an atomic step's submission on this connection, inside its transaction."""
+        alias, now = self.alias, current_clock().now()
+        lease = session.lease
+        unit = UnitOfWork(alias, now, shared_cache(alias), worker_key=lease.worker_key)
+        unit.may_continue = lambda held: held.chain < 16
+        assert lease.run_key is not None
+        unit.lock([lease.run_key])
+        for fact in session.held_back():
+            fold(unit, fact)
+        started_at = lease.started_at or now
+        answer = Answer(status=200, headers={"Upstash-Workflow-Sdk-Version": ["1"]})
+        settled = Settlement(lease, tuple(session.requests), answer, started_at, now)
+        before = len(unit.after.remembered)
+        fold(unit, settled)
+        if len(unit.after.remembered) == before:
+            raise RunEnded(
+                f"The lease of run {session.run_id} was lost while an atomic step ran; its writes are rolled back. "
+                "The step runs again, or the run is over.",
+                run_id=session.run_id,
+            )
+        session.written = unit.flush()
+        session.requests.clear()
+
+
+# Handlers: a unit of work and a request in, the request's answer out.
+
+
+def _batch(unit: UnitOfWork, request: Batch) -> tuple[Published, ...]:
+    keys = _run_keys(unit.alias, request.messages)
+    unit.lock(keys.values())
+    return tuple(_accept(unit, message, keys) for message in request.messages)
+
+
+def _publish(unit: UnitOfWork, request: Publish) -> Published:
+    return _batch(unit, Batch(messages=(request.message,)))[0]
+
+
+def _accept(unit: UnitOfWork, message: Message, keys: dict[str, UUID]) -> Published:
+    fields = message.workflow
+    if fields is None:
+        raise EngineError("Messages outside workflows are not taken yet; trigger a workflow.", status=400)
+    if fields.init and not fields.invoke:
+        return _start(unit, message)
+    if fields.invoke:
+        body = intake.decode_invoke_body(message.body)
+        run_key = keys.get(body.workflow_run_id)
+    else:
+        run_key = keys.get(fields.run_id)
+    if run_key is None:
+        raise intake.run_ended(fields.run_id)
+    key = uuid7()
+    intake.append_message(unit, unit.state(run_key), message, key)
+    return Published(message_id=message_id_of(key))
+
+
+def _start(unit: UnitOfWork, message: Message) -> Published:
+    fields = message.workflow
+    assert fields is not None
+    known = intake.known_run(unit, fields.run_id)
+    if known is None:
+        try:
+            with transaction.atomic(using=unit.alias):
+                run = intake.start_run(unit, message)
+                unit.flush()
+        except IntegrityError:  # started by another process between the look and the insert
+            unit.discard()
+            known = intake.known_run(unit, fields.run_id)
+            if known is None:
+                raise
+        else:
+            return _started(run, deduplicated=False)
+    return _started(known, deduplicated=True)
+
+
+def _started(run: Run, *, deduplicated: bool) -> Published:
+    return Published(
+        message_id=message_id_of(run.pk),
+        deduplicated=deduplicated,
+        workflow_run_id=run.run_id,
+        workflow_created_at=int(run.created_at.timestamp() * 1000),
+    )
+
+
+def _run_keys(alias: str, messages: tuple[Message, ...]) -> dict[str, UUID]:
+    """Keys of the runs that the messages belong to, in one query; none for messages that start runs."""
+    names = set()
+    for message in messages:
+        fields = message.workflow
+        if fields is None:
+            continue
+        if fields.invoke:
+            names.add(intake.decode_invoke_body(message.body).workflow_run_id)
+        elif not fields.init:
+            names.add(fields.run_id)
+    if not names:
+        return {}
+    return dict(Run.objects.using(alias).filter(run_id__in=names).values_list("run_id", "pk"))
+
+
+def _lock_one(unit: UnitOfWork, run_id: str) -> UUID:
+    """Lock a run, and the run that invoked it. Raises RunEnded when there is no such run."""
+    row = Run.objects.using(unit.alias).filter(run_id=run_id).values_list("pk", "parent_id").first()
+    if row is None:
+        raise intake.run_ended(run_id)
+    unit.lock(key for key in row if key is not None)
+    return cast(UUID, row[0])
+
+
+def _wait(unit: UnitOfWork, request: Wait) -> None:
+    assert request.message.workflow is not None
+    key = _lock_one(unit, request.message.workflow.run_id)
+    waiters.wait(unit, unit.state(key), request)
+
+
+def _finish(unit: UnitOfWork, request: FinishRun) -> None:
+    state = unit.state(_lock_one(unit, request.run_id))
+    end_run(unit, state, Run.Status.SUCCESS, result=request.result.decode() if request.result is not None else None)
+
+
+def _cancel(unit: UnitOfWork, request: CancelRun) -> None:
+    end_run(unit, unit.state(_lock_one(unit, request.run_id)), Run.Status.CANCELED)
+
+
+def _cancel_many(unit: UnitOfWork, request: CancelRuns) -> int:
+    runs = Run.objects.using(unit.alias).active()
+    if request.run_ids:
+        runs = runs.filter(run_id__in=request.run_ids)
+    if request.workflow_url:
+        runs = runs.filter(**{"url" if request.exact_url else "url__startswith": request.workflow_url})
+    if request.label:
+        runs = runs.with_label(request.label)
+    found = list(runs.order_by("pk").values_list("pk", "parent_id")[: request.count])
+    unit.lock({key for pair in found for key in pair if key is not None})
+    cancelled = 0
+    for key, _ in found:
+        if unit.has(key) and unit.state(key).alive:
+            end_run(unit, unit.state(key), Run.Status.CANCELED)
+            cancelled += 1
+    return cancelled
+
+
+def _fetch(alias: str, cache: JournalCache, request: FetchRun) -> tuple[JournalMessage, ...]:
+    run = Run.objects.using(alias).filter(run_id=request.run_id).only("pk", "status").first()
+    if run is None or run.is_finished:
+        raise RunEnded(f"Run {request.run_id} is over or unknown.", run_id=request.run_id, status=404)
+    last = run.journal.using(alias).order_by("-position").values_list("position", flat=True).first() or 0
+    messages = cache.journal(run.pk, last + 1)
+    if request.message_id is not None and len(messages) > 1:
+        ids = [message.message_id for message in messages]
+        messages = messages[: ids.index(request.message_id) + 1] if request.message_id in ids else []
+    return tuple(messages)
+
+
+def _waiters(alias: str, request: GetWaiters) -> tuple[WaiterInfo, ...]:
+    rows = Waiter.objects.using(alias).waiting().filter(event_id=request.event_id).order_by("created_at")
+    return tuple(waiters.waiter_info(row) for row in rows)
+

@@ -1,0 +1,298 @@
+"""The worker: threads around the engine's cycle. Claims what is due, dispatches it, hands facts to the committer.
+
+Four kinds of thread: one that claims and keeps the timers, a fixed pool that makes the deliveries, the committer, and
+one for the duties (heartbeat, rescue, step starts that take a while). All are made before the first delivery, for
+none can be made while an interpreter shuts down.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from threading import Event, Lock, Thread
+from uuid import UUID
+
+from django.db import Error as DatabaseError
+from django.db import close_old_connections, connections
+
+from django_workflow.conf import HEARTBEAT_SECONDS, get_settings
+from django_workflow.engine import cycle, scheduler
+from django_workflow.engine.clock import SystemClock
+from django_workflow.engine.committer import Committer, Writer
+from django_workflow.engine.dispatch import Dispatcher
+from django_workflow.engine.facts import Answer, Settlement
+from django_workflow.engine.leases import Observer, beat, claim, enlist, release, retire
+from django_workflow.engine.network import Network
+from django_workflow.engine.records import Lease
+from django_workflow.engine.session import Session
+from django_workflow.engine.shared import remember, send_signals, shared_cache
+from django_workflow.engine.unit_of_work import After
+from django_workflow.engine.wake import Bell, Listeners
+
+logger = logging.getLogger("django_workflow.worker")
+
+TELL_STARTS_AFTER = 0.05
+DUTY_INTERVAL = 0.025
+BUSY_POLL, IDLE_POLL = 0.02, 1.0
+LONGEST_CHAIN = 16
+
+
+class Worker:
+    """A worker of this process. `start()` returns at once; `drain()` ends it in good order."""
+
+    def __init__(self, *, concurrency: int | None = None) -> None:
+        settings = get_settings()
+        self.alias = settings.database
+        self.concurrency = concurrency or settings.concurrency
+        self.key: UUID | None = None
+        self._clock = SystemClock()
+        self._bell = Bell(self.alias)
+        self._listeners = Listeners(self.alias)
+        self._leases: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
+        self._announcements: queue.SimpleQueue[After | None] = queue.SimpleQueue()
+        self._lock = Lock()
+        self._in_flight = 0
+        self._running: dict[UUID, Session] = {}
+        self._overdue: set[UUID] = set()
+        self._backlog = False
+        self._draining = Event()
+        self._stopped = Event()
+        self._threads: list[Thread] = []
+        self._committer: Committer | None = None
+        self._dispatcher: Dispatcher | None = None
+
+    # Life
+
+    def start(self) -> None:
+        """Register the worker and start its threads. Raises DatabaseError when the database does not answer."""
+        worker = enlist(self.alias, self._clock.now(), self.concurrency)
+        self.key = worker.pk
+        scheduler.reconcile(self.alias, self._clock.now())
+        cache = shared_cache(self.alias)
+        self._dispatcher = Dispatcher(self.alias, cache, self._clock.now, Network(get_settings().concurrency))
+        writer = Writer(self.alias, worker.pk, cache, self._clock.now, self._may_continue)
+        self._committer = Committer(writer, self._committed)
+        self._committer.start()
+        self._listeners.start()
+        self._spawn("claims", self._claim_loop)
+        self._spawn("duties", self._duty_loop)
+        self._spawn("announcer", self._announce_loop)
+        for number in range(self.concurrency):
+            self._spawn(f"pool-{number}", self._pool_loop)
+        logger.info("Worker %s started with %d threads.", worker, self.concurrency)
+
+    def drain(self, timeout: float = 30.0) -> bool:
+        """Take nothing new, finish what runs, write it, and leave. False when that took longer than `timeout`."""
+        deadline = time.monotonic() + timeout
+        self._draining.set()
+        self._bell.ring()
+        self._give_back_queued()
+        clean = self._wait_until(lambda: self._in_flight == 0, deadline)
+        assert self._committer is not None
+        assert self.key is not None
+        clean = self._committer.stop(max(deadline - time.monotonic(), 0.1)) and clean
+        self._stopped.set()
+        self._bell.ring()
+        for _ in range(self.concurrency):
+            self._leases.put(None)
+        self._announcements.put(None)
+        self._listeners.stop()
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0.1))
+        if clean:
+            with suppress(DatabaseError):
+                retire(self.alias, self.key)
+        logger.info("Worker %s stopped%s.", self.key, "" if clean else " with deliveries under way; others take them")
+        return clean
+
+    @property
+    def healthy(self) -> bool:
+        """False when half of the pool is stuck in deliveries past their timeout."""
+        return len(self._overdue) * 2 < self.concurrency
+
+    def _spawn(self, name: str, target: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                target()
+            finally:
+                connections.close_all()
+
+        thread = Thread(target=run, name=f"workflow-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _wait_until(self, done: Callable[[], bool], deadline: float) -> bool:
+        while not done() and time.monotonic() < deadline:
+            self._stopped.wait(0.01)
+        return done()
+
+    def _give_back_queued(self) -> None:
+        leases = []
+        with suppress(queue.Empty):
+            while (lease := self._leases.get_nowait()) is not None:
+                leases.append(lease)
+        with self._lock:
+            self._in_flight -= len(leases)
+        assert self.key is not None
+        release(self.alias, self.key, leases)
+
+    # Claims
+
+    def _claim_loop(self) -> None:
+        poll = BUSY_POLL
+        while not self._draining.is_set():
+            self._bell.clear()  # before the claim: what rings meanwhile is seen by the next wait
+            try:
+                close_old_connections()
+                pause, found = self._claim_once()
+            except DatabaseError as error:
+                logger.warning("The database does not answer claims (%s).", error)
+                connections[self.alias].close()
+                pause, found = IDLE_POLL, False
+            poll = BUSY_POLL if found else min(poll * 2, IDLE_POLL)
+            self._bell.wait(min(pause, poll))
+
+    def _claim_once(self) -> tuple[float, bool]:
+        now = self._clock.now()
+        for after in (cycle.end_overdue_waits(self.alias, now), cycle.fire_schedules(self.alias, now)):
+            if after is not None:
+                self._committed(after)
+        free = self.concurrency * 2 - self._in_flight
+        assert self.key is not None
+        claimed = claim(self.alias, self.key, now, free)
+        self._backlog = len(claimed.leases) == max(free, 0)
+        self._take(claimed.leases)
+        instants = [at for at in (claimed.next_due_at, cycle.next_timer(self.alias)) if at is not None]
+        pause = min(((at - self._clock.now()).total_seconds() for at in instants), default=IDLE_POLL)
+        return (IDLE_POLL if free <= 0 else max(pause, 0.001)), bool(claimed.leases)
+
+    def _take(self, leases: list[Lease]) -> None:
+        with self._lock:
+            self._in_flight += len(leases)
+        for lease in leases:
+            self._leases.put(lease)
+
+    def _may_continue(self, lease: Lease) -> bool:
+        return not self._draining.is_set() and (lease.chain + 1 < LONGEST_CHAIN or not self._backlog)
+
+    # Deliveries
+
+    def _pool_loop(self) -> None:
+        while (lease := self._leases.get()) is not None:
+            try:
+                self._deliver(lease)
+            finally:
+                self._delivered(lease)
+
+    def _delivered(self, lease: Lease) -> None:
+        with self._lock:
+            self._running.pop(lease.key, None)
+            self._overdue.discard(lease.key)
+            self._in_flight -= 1
+            hungry = self._backlog and self._in_flight < self.concurrency
+        if hungry:
+            self._bell.ring()
+
+    def _deliver(self, lease: Lease) -> None:
+        assert self._dispatcher is not None
+        assert self._committer is not None
+        started_at = self._clock.now()
+        try:
+            self._drop_broken_connections()
+            dispatched = self._dispatcher.dispatch(lease, self._committer.put, self._opened)
+        except Exception as error:
+            logger.exception("Delivery %s could not be made.", lease.key)
+            answer = Answer(status=0, error=f"{type(error).__name__}: {error}")
+            self._committer.put(Settlement(lease, (), answer, started_at, self._clock.now()))
+            return
+        if dispatched.after is not None:
+            self._committed(dispatched.after)
+        else:
+            self._committer.put(dispatched.settlement)
+
+    def _opened(self, session: Session) -> None:
+        with self._lock:
+            self._running[session.lease.key] = session
+
+    def _drop_broken_connections(self) -> None:
+        for connection in connections.all(initialized_only=True):
+            if not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()
+
+    def _committed(self, after: After) -> None:
+        """A batch is durable: go on with its runs at once, then tell whoever listens."""
+        remember(self.alias, after)
+        if after.followups and self._draining.is_set():
+            assert self.key is not None
+            with suppress(DatabaseError):  # what stays leased is freed when the worker retires
+                release(self.alias, self.key, after.followups)
+        else:
+            self._take(after.followups)
+        if after.wake:
+            self._bell.ring()
+        if after.channels or after.signals:
+            self._announcements.put(after)
+
+    def _announce_loop(self) -> None:
+        while (after := self._announcements.get()) is not None:
+            try:
+                send_signals(self.alias, after)
+            except DatabaseError as error:
+                logger.warning("Signals of a commit were not sent: %s", error)
+                connections[self.alias].close()
+
+    # Duties
+
+    def _duty_loop(self) -> None:
+        observer = Observer(get_settings().worker_timeout)
+        next_beat = 0.0
+        while not self._stopped.wait(DUTY_INTERVAL):
+            self._tell_starts()
+            if time.monotonic() < next_beat:
+                continue
+            next_beat = time.monotonic() + HEARTBEAT_SECONDS
+            try:
+                self._beat(observer)
+            except DatabaseError as error:
+                logger.warning("The heartbeat was not written: %s", error)
+                connections[self.alias].close()
+
+    def _beat(self, observer: Observer) -> None:
+        assert self.key is not None
+        now = self._clock.now()
+        if not beat(self.alias, self.key, now, draining=self._draining.is_set()):
+            logger.error("Worker %s was taken for dead by others; its deliveries are theirs now.", self.key)
+        self._note_overdue()
+        after = cycle.rescue_dead(self.alias, now, observer.dead(self.alias, self.key, time.monotonic()))
+        if after is not None:
+            self._committed(after)
+
+    def _tell_starts(self) -> None:
+        assert self._committer is not None
+        now = self._clock.now()
+        with self._lock:
+            sessions = list(self._running.values())
+        for session in sessions:
+            lease = session.lease
+            if lease.running is None or session.start_told or session.atomic:
+                continue
+            if (now - session.step_started_at).total_seconds() >= TELL_STARTS_AFTER:
+                session.start_told = True
+                self._committer.put(session.start_fact())
+
+    def _note_overdue(self) -> None:
+        limit = get_settings().request_timeout + timedelta(seconds=1)
+        now = self._clock.now()
+        with self._lock:
+            sessions = list(self._running.values())
+        for session in sessions:
+            lease = session.lease
+            if lease.key in self._overdue or lease.started_at is None or now - lease.started_at < limit:
+                continue
+            self._overdue.add(lease.key)
+            name = lease.running.step_name if lease.running else lease.step_name
+            logger.error("Step %r of run %s is past request_timeout; its thread cannot be stopped.", name, session.run_id)

@@ -1,0 +1,53 @@
+"""`manage.py workflow_worker`: a worker process of its own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from argparse import ArgumentParser
+from threading import Event
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.autoreload import run_with_reloader
+
+from django_workflow.conf import get_settings
+from django_workflow.engine.supervisor import Supervisor
+
+HEALTH_INTERVAL = 5.0
+
+
+class Command(BaseCommand):
+    help = "Run a workflow worker until SIGTERM or Ctrl-C; both drain: what runs is finished, nothing new is taken."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--concurrency", type=int, help="deliveries in flight; default: the setting")
+        parser.add_argument("--reload", action="store_true", help="restart when code changes (development)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if get_settings().engine != "embedded":
+            raise CommandError('The engine is "qstash": it calls this site itself and needs no worker.')
+        if options["concurrency"] is not None and options["concurrency"] < 1:
+            raise CommandError("--concurrency must be at least 1.")
+        if options["reload"]:
+            run_with_reloader(self.work, options["concurrency"])
+        else:
+            sys.exit(self.work(options["concurrency"]))
+
+    def work(self, concurrency: int | None) -> int:
+        """Run until told to stop. 0: drained; 1: deliveries were left under way; 2: the pool is stuck."""
+        told = Event()
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: told.set())
+        except ValueError:  # under the reloader this is not the main thread; it ends us itself
+            self.stderr.write("Running under the reloader: stopping abandons what runs; it is taken up again.")
+        supervisor = Supervisor(concurrency=concurrency)
+        supervisor.start()
+        self.stdout.write("Worker started. Stop it with SIGTERM or Ctrl-C.")
+        while not told.wait(HEALTH_INTERVAL):
+            if not supervisor.healthy:
+                self.stderr.write("Half of the pool is stuck in steps past request_timeout; leaving for a restart.")
+                return 2
+        self.stdout.write("Draining …")
+        return 0 if supervisor.stop() else 1

@@ -1,0 +1,13 @@
+"""URLs of the package: `path("workflows/", include("django_workflow.urls"))`."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+
+app_name = "django_workflow"
+
+urlpatterns = [
+    path("", include("django_workflow.serve.urls")),
+    path("api/", include("django_workflow.api.urls")),
+    path("realtime/", include("django_workflow.realtime.urls")),
+]
