@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from example_project.shop import services, views
+
+app_name = "shop"
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("orders/fulfil/", views.fulfil, name="fulfil"),
+    path("orders/<int:pk>/", views.order, name="order"),
+    path("orders/<int:pk>/approval/", views.decide, name="decide"),
+    path("orders/<int:pk>/start-over/", views.start_over, name="start_over"),
+    path("orders/<int:pk>/invoice/", views.invoice, name="invoice"),
+    path("import/", views.import_page, name="import"),
+    path("import/start/", views.start_import, name="start_import"),
+    path("import/<str:run_id>/", views.import_page, name="import_run"),
+    path("report/", views.report_page, name="report"),
+    path("report/start/", views.start_report, name="start_report"),
+    path("report/<str:run_id>/", views.report_page, name="report_run"),
+    # Played by this demo, but reached over HTTP like any service of somebody else.
+    path("services/payments/charge/", services.charge, name="charge"),
+    path("services/payments/refund/", services.refund, name="refund"),
+]

@@ -1,0 +1,169 @@
+"""The demo's pages. Every form works without JavaScript; scripts only save a reload.
+
+Everybody sees every run here: the template tag gives each page a token for the run that it shows. A site of your own
+decides first who the visitor is, and renders the tag for those who may see the run.
+"""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from django_workflow import get_client
+from example_project.shop import orders
+from example_project.shop.forms import FulfilForm, ReportForm
+from example_project.shop.models import DailyReport, ImportedOrder, ImportReport, Invoice, Order
+from example_project.shop.runs import is_active, latest_run, run_of, started
+from example_project.shop.source import highlighted
+from example_project.shop.workflows import fulfil_order, import_orders, nightly_report
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    return render(
+        request,
+        "shop/home.html",
+        {
+            "fulfil_form": FulfilForm(),
+            "report_form": _report_form(),
+            "order_run": latest_run(fulfil_order),
+            "import_run": latest_run(import_orders),
+            "report_run": latest_run(nightly_report),
+            "order_code": highlighted(fulfil_order),
+            "import_code": highlighted(import_orders),
+            "report_code": highlighted(nightly_report),
+        },
+    )
+
+
+# Orders
+
+
+@require_safe
+def order(request: HttpRequest, pk: int) -> HttpResponse:
+    shown = get_object_or_404(Order.objects.prefetch_related("lines__product"), pk=pk)
+    return render(
+        request,
+        "shop/order.html",
+        {
+            "order": shown,
+            "is_active": is_active(shown.workflow_run_id),
+            "is_waiting": bool(get_client().waiters(f"approve-{pk}")),
+            "code": highlighted(fulfil_order),
+        },
+    )
+
+
+@require_POST
+def fulfil(request: HttpRequest) -> HttpResponseBase:
+    form = FulfilForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "There is no such order.")
+        return redirect("shop:home")
+    # The order and its run are one transaction: neither is ever there without the other. The lock makes a second
+    # click find the run of the first.
+    with transaction.atomic():
+        chosen = Order.objects.select_for_update().get(pk=form.cleaned_data["order"].pk)
+        if not is_active(chosen.workflow_run_id):
+            handle = fulfil_order.using(label=f"order-{chosen.pk}").trigger({"order_id": chosen.pk})
+            chosen.workflow_run_id = handle.id
+            chosen.save(update_fields=["workflow_run_id"])
+    return started(request, chosen.workflow_run_id, chosen.get_absolute_url())
+
+
+@require_POST
+def decide(request: HttpRequest, pk: int) -> HttpResponse:
+    decision = {
+        "approved": request.POST.get("decision") == "approve",
+        "by": request.user.get_username() or "a visitor of the demo",
+    }
+    # One entry per run that the event reached; none when somebody else was faster.
+    if get_client().notify(f"approve-{pk}", decision):
+        messages.success(request, "Approved: the order goes on." if decision["approved"] else "Rejected.")
+    else:
+        messages.warning(request, "Nothing waits for this answer any more.")
+    return redirect("shop:order", pk=pk)
+
+
+@require_POST
+def start_over(request: HttpRequest, pk: int) -> HttpResponse:
+    with transaction.atomic():
+        shown = get_object_or_404(Order.objects.select_for_update(), pk=pk)
+        if is_active(shown.workflow_run_id):
+            messages.warning(request, "The order's run is still going on.")
+        else:
+            orders.start_over(shown)
+            messages.success(request, "The order is new again.")
+    return redirect(shown)
+
+
+@require_safe
+def invoice(request: HttpRequest, pk: int) -> HttpResponse:
+    return HttpResponse(get_object_or_404(Invoice, order=pk).text, content_type="text/plain; charset=utf-8")
+
+
+# The import
+
+
+@require_safe
+def import_page(request: HttpRequest, run_id: str = "") -> HttpResponse:
+    run = run_of(import_orders, run_id)
+    if run_id and run is None:
+        raise Http404("There is no such import.")
+    report = ImportReport.objects.filter(workflow_run_id=run.run_id).first() if run else None
+    return render(
+        request,
+        "shop/import.html",
+        {
+            "run": run,
+            "report": report,
+            "bad_rows": report.bad_rows.all()[:50] if report else (),
+            "orders_in_database": ImportedOrder.objects.count(),
+            "code": highlighted(import_orders),
+        },
+    )
+
+
+@require_POST
+def start_import(request: HttpRequest) -> HttpResponseBase:
+    handle = import_orders.trigger({"file_name": "orders.csv"})
+    return started(request, handle.id, reverse("shop:import_run", args=[handle.id]))
+
+
+# The nightly report
+
+
+@require_safe
+def report_page(request: HttpRequest, run_id: str = "") -> HttpResponse:
+    run = run_of(nightly_report, run_id)
+    if run_id and run is None:
+        raise Http404("There is no such report.")
+    return render(
+        request,
+        "shop/report.html",
+        {
+            "run": run,
+            "form": _report_form(),
+            "reports": DailyReport.objects.all()[:10],
+            "code": highlighted(nightly_report),
+        },
+    )
+
+
+@require_POST
+def start_report(request: HttpRequest) -> HttpResponseBase:
+    form = ReportForm(request.POST)
+    if not form.is_valid():
+        return render(request, "shop/report.html", {"form": form, "code": highlighted(nightly_report)}, status=400)
+    handle = nightly_report.trigger({"day": form.cleaned_data["day"]})
+    return started(request, handle.id, reverse("shop:report_run", args=[handle.id]))
+
+
+def _report_form() -> ReportForm:
+    """Of a day that has something to add up."""
+    newest = ImportedOrder.objects.order_by("-placed_on").first()
+    return ReportForm(initial={"day": newest and newest.placed_on})

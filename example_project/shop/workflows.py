@@ -1,0 +1,155 @@
+"""The shop's workflows, one for each thing that takes longer than a web request.
+
+Found by itself, like admin.py. A workflow is called again for every step and gets the results of the earlier ones from
+its journal, so it holds decisions only: whatever touches the world is a step, a function of `orders`, `imports` or
+`reports`. Steps may be repeated; steps with `atomic=True` commit their rows together with their result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from django.conf import settings
+
+from django_workflow import NonRetryableError, WorkflowContext, step, workflow
+from example_project.shop import imports, orders, reports
+
+CHARGE_URL = f"{settings.DEMO_ORIGIN}/services/payments/charge/"
+REFUND_URL = f"{settings.DEMO_ORIGIN}/services/payments/refund/"
+SERVICE_HEADERS = {"Authorization": f"Bearer {settings.DEMO_SERVICE_TOKEN}"}
+IMPORT_FINISHED = "shop-import-finished"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderToFulfil:
+    order_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    order_id: int
+    total: Decimal
+    payment: str
+    invoice: str
+    tracking_number: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    approved: bool
+    by: str = ""
+
+
+def tell_staff(ctx: WorkflowContext[OrderToFulfil], status: int, response: str, headers: dict[str, list[str]]) -> str:
+    """Called once the run has failed for good: the order says so, and its goods are back on the shelf."""
+    orders.mark_failed(ctx.request_payload.order_id, response)
+    return "The order is marked for the shop's staff."
+
+
+@workflow(retries=3, retry_delay="1000", on_failure=tell_staff)
+def fulfil_order(ctx: WorkflowContext[OrderToFulfil]) -> Receipt:
+    """From stock to the customer's door: payment, approval by a person, parcel, invoice, mail."""
+    order_id = ctx.request_payload.order_id
+
+    reserved = ctx.run("reserve stock", orders.reserve_stock, order_id, ctx.workflow_run_id, atomic=True)
+
+    # The engine makes this call, so no worker waits for it. It tries again by itself: this service fails at first.
+    charge = ctx.call(
+        "charge card",
+        url=CHARGE_URL,
+        method="POST",
+        headers={**SERVICE_HEADERS, "Idempotency-Key": f"order-{order_id}"},
+        body={"order": order_id, "amount": str(reserved.total)},
+        retries=3,
+        retry_delay="1000",
+    )
+    if charge.status != 200:
+        raise NonRetryableError(f"The payment service refused order {order_id}: {charge.status} {charge.body}")
+    ctx.run("mark as paid", orders.mark_paid, order_id)
+
+    if reserved.total > 1000:
+        # Nothing runs while the run waits: it is a row until somebody answers, or until two days have gone by.
+        answer = ctx.wait_for_event("approval", f"approve-{order_id}", timeout="2d", type=Approval)
+        if answer.timeout or not answer.event_data.approved:
+            reason = "Nobody answered in two days." if answer.timeout else f"Rejected by {answer.event_data.by}."
+            ctx.call(
+                "refund", url=REFUND_URL, method="POST", headers=SERVICE_HEADERS, body={"order": order_id}, retries=3
+            )
+            ctx.run("put goods back", orders.reject, order_id, reason, atomic=True)
+            ctx.cancel()
+
+    # Both at the same time; each is kept and retried on its own.
+    label, invoice = ctx.parallel(
+        step.run("print label", orders.print_label, order_id),
+        step.run("render invoice", orders.render_invoice, order_id),
+    )
+
+    # The instant comes from a step's result, so that it is the same each time this function is called.
+    ctx.sleep_until("wait for the courier", label.pickup_at)
+    ctx.run("mark as shipped", orders.mark_shipped, order_id)
+
+    ctx.sleep("let it travel", "3s")
+    ctx.run("ask for a review", orders.send_review_mail, reserved.email, order_id)
+
+    return Receipt(
+        order_id=order_id,
+        total=reserved.total,
+        payment=charge.body["reference"],
+        invoice=invoice,
+        tracking_number=label.tracking_number,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FileToImport:
+    file_name: str = "orders.csv"
+
+
+@workflow(retries=3)
+def import_orders(ctx: WorkflowContext[FileToImport]) -> imports.Imported:
+    """A CSV file into the database: in chunks, all at the same time, with progress; bad rows are reported, not lost."""
+    file_name = ctx.request_payload.file_name
+
+    opened = ctx.run("open the file", imports.open_file, file_name, ctx.workflow_run_id, atomic=True)
+
+    def import_chunk(start: int, end: int) -> int:
+        done = imports.import_chunk(file_name, opened.report_id, start, end)
+        ctx.progress(done, opened.rows)
+        return done
+
+    ctx.parallel(
+        *(step.run(f"rows {start + 1} to {end}", import_chunk, start, end, atomic=True) for start, end in opened.chunks)
+    )
+
+    imported = ctx.run("check the totals", imports.finish, opened.report_id, atomic=True)
+    ctx.notify("tell who waits", IMPORT_FINISHED, {"rows": imported.rows})
+    return imported
+
+
+@dataclass(frozen=True, slots=True)
+class ReportToMake:
+    """Without a day: yesterday, as the schedule has it."""
+
+    day: date | None = None
+
+
+@workflow
+def mail_report(ctx: WorkflowContext[reports.Day]) -> str:
+    """Called by other workflows, with `ctx.invoke`."""
+    return ctx.run("send the mail", reports.mail, ctx.request_payload)
+
+
+@workflow(schedule="0 3 * * *", timezone="Europe/Berlin")
+def nightly_report(ctx: WorkflowContext[ReportToMake]) -> reports.Day:
+    """Adds up a day. At three each night in Berlin, summer and winter; and whenever somebody asks."""
+    day = ctx.request_payload.day or ctx.run("choose the day", reports.yesterday)
+
+    if ctx.run("look for a running import", reports.is_import_running):
+        # Without an answer in a minute the report is made of what is there.
+        ctx.wait_for_event("wait for the import", IMPORT_FINISHED, timeout="1m")
+
+    totals = ctx.run("add up the day", reports.add_up, day, ctx.workflow_run_id, atomic=True)
+    ctx.invoke("mail the owners", mail_report, totals)
+    return totals
