@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 from django_workflow.client.options import TriggerOptions
 from django_workflow.protocol import headers as h
-from django_workflow.protocol.durations import format_duration
-from django_workflow.protocol.publish import FEATURES, CallbackConfig, FlowControl, Message, WorkflowFields
+from django_workflow.protocol.publish import FEATURES, CallbackConfig, Message, WorkflowFields, encode_flow_control
 from django_workflow.protocol.steps import CallType
 
 JSON = "application/json"
@@ -68,18 +67,6 @@ def init_message(
     )
 
 
-def flow_control_value(flow_control: FlowControl) -> str:
-    """`parallelism=5, rate=10, period=60s`; a period without a rate is not said."""
-    parts = []
-    if flow_control.parallelism is not None:
-        parts.append(f"parallelism={flow_control.parallelism}")
-    if flow_control.rate is not None:
-        parts.append(f"rate={flow_control.rate}")
-        if flow_control.period != 1:
-            parts.append(f"period={format_duration(flow_control.period)}")
-    return ", ".join(parts)
-
-
 def _failure_callback(run_id: str, url: str, options: TriggerOptions, headers: Mapping[str, str]) -> CallbackConfig:
     """How the run's failure is reported: to `failure_url`, or to the workflow, whose failure function then runs."""
     config = {
@@ -97,7 +84,7 @@ def _failure_callback(run_id: str, url: str, options: TriggerOptions, headers: M
         config[h.RETRY_DELAY] = options.retry_delay
     if options.flow_control is not None:
         config[h.FLOW_CONTROL_KEY] = options.flow_control.key
-        config[h.FLOW_CONTROL_VALUE] = flow_control_value(options.flow_control)
+        config[h.FLOW_CONTROL_VALUE] = encode_flow_control(options.flow_control)
     for name, value in headers.items():
         config[h.FORWARD_PREFIX + name] = value
     return CallbackConfig(url=options.failure_url or url, headers=config)

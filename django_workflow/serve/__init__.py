@@ -1,0 +1,1 @@
+"""The endpoint: verifies, replays and answers the engine's deliveries, one invocation each."""

@@ -1,0 +1,140 @@
+"""What an endpoint answers: statuses, headers and bodies of the protocol. Source: endpoint.md section 5.
+
+The engine reads them: 200 acknowledges a delivery, 489 fails the run at once, 429 names its own time for the next
+try, any other status is tried again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from django_workflow.errors import NonRetryableError, RetryAfterError
+from django_workflow.protocol import headers as h
+from django_workflow.protocol.durations import to_seconds
+from django_workflow.serve.endpoint import EndpointResponse
+
+SUCCESS = "success"
+DUPLICATE_STEP = "duplicate-step"
+FROM_CALLBACK = "fromCallback"
+ALREADY_ENDED = "workflow-already-ended"
+NO_FAILURE_FUNCTION = "failure-callback-undefined"
+
+NO_RUN_ID = "no-workflow-id"
+NOT_AUTHENTICATED = (
+    "Failed to authenticate Workflow request. If this is unexpected, see the caveat "
+    "https://upstash.com/docs/workflow/basics/caveats#avoid-non-deterministic-code-outside-context-run"
+)
+
+NON_RETRYABLE_STATUS = 489
+LONGEST_MESSAGE = 16 * 1024
+LONGEST_STACK = 64 * 1024
+
+try:
+    VERSION = metadata.version("django-durable-workflow")
+except metadata.PackageNotFoundError:  # a checkout that was not installed
+    VERSION = "0+unknown"
+
+HEADERS = {
+    h.WORKFLOW_SDK_VERSION: h.PROTOCOL_VERSION,
+    h.WORKFLOW_SDK: f"django-workflow@v{VERSION}",
+    h.CONTENT_TYPE: "application/json",
+}
+
+_NAMES_ON_THE_WIRE = {NonRetryableError: "WorkflowNonRetryableError", RetryAfterError: "WorkflowRetryAfterError"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_encode = msgspec.json.Encoder().encode
+
+
+def acknowledged(run_id: str, condition: str = SUCCESS, headers: dict[str, str] | None = None) -> EndpointResponse:
+    """200: the engine need not deliver this again."""
+    return _response(200, {"workflowRunId": run_id, "finishCondition": condition}, headers)
+
+
+def failure_handled(result: str | None) -> EndpointResponse:
+    """200 to a failure callback: the failure function ran, and `result` is what it returned."""
+    return _response(200, {} if result is None else {"result": _sendable(result)})
+
+
+def not_authenticated(run_id: str = NO_RUN_ID) -> EndpointResponse:
+    """400: the function returned before it reached a step, which is how workflows turn a request away."""
+    return _response(400, {"message": NOT_AUTHENTICATED, "workflowRunId": run_id})
+
+
+def rejected(status: int, error: str, message: str) -> EndpointResponse:
+    """A request that no workflow has seen."""
+    return _response(status, {"error": error, "message": message})
+
+
+def failed(
+    error: BaseException, *, step_name: str | None = None, retry: bool = True, show_stack: bool = False
+) -> EndpointResponse:
+    """The answer for an exception: 489 when it must not be tried again, 429 when it names a time, else 500."""
+    body = {
+        "error": _NAMES_ON_THE_WIRE.get(type(error), type(error).__name__),
+        "message": _message(error),
+        "stack": _stack(error) if show_stack else "",
+    }
+    headers = {}
+    if step_name and (name := header_text(step_name)):
+        headers[h.ERROR_STEP_NAME] = name
+    if not retry or isinstance(error, NonRetryableError):
+        headers[h.NON_RETRYABLE_ERROR] = "true"
+        return _response(NON_RETRYABLE_STATUS, body, headers)
+    if isinstance(error, RetryAfterError):
+        try:
+            headers[h.RETRY_AFTER] = retry_after(error.retry_after)
+            return _response(429, body, headers)
+        except (ValueError, TypeError) as cause:
+            body["message"] = f"{body['message']} ({_message(cause)})"
+    return _response(500, body, headers)
+
+
+def retry_after(value: float | timedelta | datetime | str) -> str:
+    """Whole seconds, or the HTTP date of an instant (rounded up): no clock is read here. Raises ValueError or TypeError."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"RetryAfterError got {value!r}, which has no time zone.")
+        instant = value.astimezone(UTC)
+        if instant.microsecond:
+            instant = instant.replace(microsecond=0) + timedelta(seconds=1)
+        return format_datetime(instant, usegmt=True)
+    return str(math.ceil(to_seconds(value)))
+
+
+def header_text(text: str) -> str:
+    """Text as a header's value: one line; what is not ASCII travels as UTF-8, in the Latin-1 that WSGI wants."""
+    line = _CONTROL.sub(" ", text).strip()
+    return line if line.isascii() else line.encode("utf-8", "replace").decode("latin-1")
+
+
+def _response(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> EndpointResponse:
+    return EndpointResponse(status, {**HEADERS, **headers} if headers else HEADERS, _encode(body))
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error) or type(error).__name__
+    except Exception:  # an exception whose own text fails must not hide what happened
+        text = f"{type(error).__name__} (its message could not be made)"
+    return _sendable(text[:LONGEST_MESSAGE])
+
+
+def _stack(error: BaseException) -> str:
+    """The traceback; of a long one the end, where the cause is."""
+    try:
+        return _sendable("".join(traceback.format_exception(error))[-LONGEST_STACK:])
+    except Exception:
+        return ""
+
+
+def _sendable(text: str) -> str:
+    """Lone surrogates cannot be sent; they are shown as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
