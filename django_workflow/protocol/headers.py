@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from typing import TypeVar
+
+V = TypeVar("V")
 
 PREFIX = "Upstash-"
 PROTOCOL_VERSION = "1"
@@ -204,11 +207,17 @@ def header_lists(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> dict
     lists: dict[str, list[str]] = {}
     for name, value in pairs:
         lists.setdefault(canonical(name), []).append(value)
-    # JavaScript puts keys that look like array indices first, in numeric order; a body that an SDK parses and writes
-    # again before it checks the signature must come out as it went in.
-    if indices := sorted(filter(_is_index, lists), key=int):
-        return {name: lists[name] for name in dict.fromkeys([*indices, *lists])}
-    return lists
+    return javascript_order(lists)
+
+
+def javascript_order(mapping: dict[str, V]) -> dict[str, V]:
+    """The mapping with its keys in the order in which JavaScript keeps them.
+
+    Keys that look like array indices come first, by number; a body that an SDK parses and writes again before it
+    checks the signature must come out as it went in.
+    """
+    indices = sorted(filter(_is_index, mapping), key=int)
+    return {name: mapping[name] for name in dict.fromkeys([*indices, *mapping])} if indices else mapping
 
 
 def _is_index(name: str) -> bool:
