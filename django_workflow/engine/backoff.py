@@ -31,9 +31,7 @@ def default_delay(retry: int) -> timedelta:
     return min(timedelta(seconds=math.exp(exponent)), LONGEST_DELAY)
 
 
-def retry_delay(
-    retried: int, expression: str | None, headers: Mapping[str, Sequence[str]], now: datetime
-) -> timedelta:
+def retry_delay(retried: int, expression: str | None, headers: Mapping[str, Sequence[str]], now: datetime) -> timedelta:
     """How long to wait after a failed answer, from 0 to one day.
 
     `retried` counts the retries made so far: 0 after the first attempt. What the answer's `headers` ask for goes
