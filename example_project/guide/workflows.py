@@ -35,7 +35,7 @@ def clean_up(task: Task) -> None:
 
 @workflow
 def basic(ctx: WorkflowContext[Task]) -> dict[str, str]:
-    """A few steps with pauses between them, so that there is something to watch."""
+    """A few steps, with pauses to watch them by."""
     task = ctx.request_payload
     ctx.run("validate-data", validate, task)
     ctx.sleep("wait-a-moment", 1)

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from django_workflow import get_client
+from example_project.guide.workflows import basic
 from example_project.shop import orders
 from example_project.shop.forms import FulfilForm, ReportForm
 from example_project.shop.models import DailyReport, ImportedOrder, ImportReport, Invoice, Order
@@ -28,6 +29,7 @@ def home(request: HttpRequest) -> HttpResponse:
         request,
         "shop/home.html",
         {
+            "basic_code": highlighted(basic),
             "fulfil_form": FulfilForm(),
             "report_form": _report_form(),
             "order_run": latest_run(fulfil_order),

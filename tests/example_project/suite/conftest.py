@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+
+from django_workflow.testing import CallAnswer, mock_calls
+from django_workflow.testing.calls import Call, CallRecorder
+
+pytest_plugins = ["django_workflow.testing.pytest_plugin"]
+
+
+@pytest.fixture
+def demo(db: Any) -> None:
+    """The rows that `make demo` loads."""
+    call_command("load_demo", stdout=io.StringIO())
+
+
+@pytest.fixture
+def services() -> Iterator[CallRecorder]:
+    """The demo's own payment service, reached without a server."""
+
+    def answer(call: Call) -> CallAnswer:
+        response = Client().generic(
+            call.method, urlsplit(call.url).path, call.body, "application/json", headers=dict(call.headers)
+        )
+        return CallAnswer(response.status_code, response.content, {"Content-Type": response["Content-Type"]})
+
+    with mock_calls(answer) as recorder:
+        yield recorder

@@ -1,0 +1,158 @@
+"""The pages as a browser without JavaScript sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from visitor import Visitor
+
+from django_workflow.models import Run
+from django_workflow.testing import WorkflowClock, run_workflows
+from example_project.shop.models import ImportedOrder, Order
+
+pytestmark = pytest.mark.usefixtures("demo", "workflow_clock")
+
+
+@pytest.fixture
+def visitor() -> Visitor:
+    return Visitor()
+
+
+@pytest.mark.parametrize("url", ["/", "/orders/1/", "/import/", "/report/", "/guide/"])
+def test_every_page_opens_before_anything_has_run(visitor: Visitor, url: str) -> None:
+    visitor.open(url)
+
+
+@pytest.mark.parametrize("url", ["/orders/99/", "/import/wfr_none/", "/report/wfr_none/", "/guide/wfr_none/"])
+def test_what_does_not_exist_is_not_found(client: Client, url: str) -> None:
+    assert client.get(url).status_code == 404
+
+
+@pytest.mark.parametrize("url", ["/orders/fulfil/", "/import/start/", "/report/start/", "/guide/start/basic/"])
+def test_nothing_starts_without_a_csrf_token_or_by_a_link(url: str) -> None:
+    assert Client(enforce_csrf_checks=True).post(url, {"order": "1"}).status_code == 403
+    assert Client().get(url).status_code == 405
+    assert not Run.objects.exists()
+
+
+def test_an_order_is_started_approved_and_done(visitor: Visitor, services: Any, workflow_clock: WorkflowClock) -> None:
+    visitor.open("/")
+    page = visitor.press("Fulfil the order")
+    assert visitor.url == "/orders/1/"
+    assert f'run="{Order.objects.get(pk=1).workflow_run_id}"' in page
+    assert not visitor.can_press("Approve")
+
+    run_workflows()
+    workflow_clock.advance("5s")
+    run_workflows()
+    page = visitor.open("/orders/1/")
+    assert "Paid after 2 attempts" in page
+    assert visitor.can_press("Approve")
+
+    assert "Approved: the order goes on." in visitor.press("Approve")
+    assert not visitor.can_press("Approve")
+    run_workflows(skip_delays=True)
+    page = visitor.open("/orders/1/")
+    assert "INV-000001" in page
+    assert "PX00000001" in page
+    assert visitor.can_press("Start over")
+    assert "INVOICE INV-000001" in visitor.open("/orders/1/invoice/")
+
+
+def test_an_answer_that_comes_too_late_is_told_so(
+    visitor: Visitor, services: Any, workflow_clock: WorkflowClock
+) -> None:
+    visitor.open("/orders/1/")
+    visitor.press("Fulfil the order")
+    run_workflows()
+    workflow_clock.advance("5s")
+    run_workflows()
+    slower = Visitor()
+    slower.open("/orders/1/")
+    visitor.open("/orders/1/")
+    visitor.press("Reject")
+    assert "Nothing waits for this answer any more." in slower.press("Approve")
+    run_workflows(skip_delays=True)
+    assert "Rejected by a visitor of the demo." in visitor.open("/orders/1/")
+
+
+def test_a_second_click_finds_the_run_of_the_first(visitor: Visitor) -> None:
+    visitor.open("/")
+    first = visitor.html
+    visitor.press("Fulfil the order")
+    visitor.html = first
+    visitor.press("Fulfil the order")
+    assert Run.objects.count() == 1
+
+
+def test_an_order_that_was_started_over_is_new(visitor: Visitor, services: Any) -> None:
+    visitor.open("/orders/2/")
+    visitor.press("Fulfil the order")
+    run_workflows(skip_delays=True)
+    visitor.open("/orders/2/")
+    assert "The order is new again." in visitor.press("Start over")
+    assert visitor.can_press("Fulfil the order")
+    assert "not asked for yet" in visitor.html
+
+
+def test_a_script_gets_the_run_id_as_json(client: Client) -> None:
+    response = client.post("/orders/fulfil/", {"order": "2"}, headers={"Accept": "application/json"})
+    assert response.json() == {"workflowRunId": Order.objects.get(pk=2).workflow_run_id, "url": "/orders/2/"}
+
+
+def test_an_order_that_does_not_exist_cannot_be_started(visitor: Visitor) -> None:
+    visitor.open("/")
+    assert "There is no such order." in visitor.press("Fulfil the order", order="99")
+    assert not Run.objects.exists()
+
+
+def test_an_import_shows_its_totals_and_bad_rows(visitor: Visitor) -> None:
+    visitor.open("/")
+    visitor.press("Import orders.csv")
+    run_workflows(skip_delays=True)
+    page = visitor.open(visitor.url)
+    assert ImportedOrder.objects.count() == 2490
+    assert "2,490" in page
+    assert "the email is missing" in page
+    assert "the id WEB-00041 is in line 42 already" in page
+
+
+def test_a_report_of_a_day_is_made(visitor: Visitor) -> None:
+    visitor.open("/report/")
+    visitor.press("Make the report", day="2025-12-31")
+    run_workflows(skip_delays=True)
+    assert "2025-12-31" in visitor.open(visitor.url)
+
+
+def test_a_day_that_is_none_is_refused(visitor: Visitor) -> None:
+    visitor.open("/report/")
+    assert "Enter a valid date." in visitor.press("Make the report", day="yesterday")
+    assert not Run.objects.exists()
+
+
+def test_the_guides_run_goes_on_when_it_is_told_to(visitor: Visitor) -> None:
+    visitor.open("/guide/")
+    visitor.press("Run one that asks")
+    run_workflows()
+    assert "The run waits for you" in visitor.open(visitor.url)
+    visitor.press("Continue")
+    run_workflows(skip_delays=True)
+    assert "process done" in visitor.open(visitor.url)
+
+
+def test_the_guide_shows_what_the_failure_function_says(visitor: Visitor) -> None:
+    visitor.open("/guide/")
+    visitor.press("Run one that fails")
+    run_workflows(skip_delays=True)
+    page = visitor.open(visitor.url)
+    assert "The failure function says:" in page
+    assert "The card terminal does not answer." in page
+
+
+def test_the_pages_of_one_sample_show_no_runs_of_another(client: Client) -> None:
+    run_id = client.post("/import/start/", headers={"Accept": "application/json"}).json()["workflowRunId"]
+    assert client.get(f"/import/{run_id}/").status_code == 200
+    assert client.get(f"/report/{run_id}/").status_code == 404
+    assert client.get(f"/guide/{run_id}/").status_code == 404
