@@ -9,5 +9,6 @@ app_name = "django_workflow"
 urlpatterns = [
     path("", include("django_workflow.serve.urls")),
     path("api/", include("django_workflow.api.urls")),
+    path("hooks/", include("django_workflow.engine.hooks")),
     path("realtime/", include("django_workflow.realtime.urls")),
 ]

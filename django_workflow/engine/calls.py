@@ -6,7 +6,6 @@ workflow's endpoint as a callback, and the endpoint submits it as the step's res
 
 from __future__ import annotations
 
-import base64
 from uuid import UUID
 
 import msgspec
@@ -20,6 +19,7 @@ from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.errors import EngineError
 from django_workflow.models import Delivery, Run, Step
 from django_workflow.protocol.callbacks import CallbackBody, encode_callback
+from django_workflow.protocol.headers import header_lists
 from django_workflow.protocol.identifiers import uuid7
 from django_workflow.protocol.publish import Message, callback_message
 from django_workflow.protocol.steps import CallType, StepType
@@ -85,14 +85,14 @@ def bring_back(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer) 
         CallbackBody(
             status=answer.status,
             header=answer.headers,
-            body=base64.b64encode(answer.body or answer.error.encode()).decode(),
+            body=answer.body or answer.error.encode(),
             retried=lease.attempt,
             max_retries=lease.max_retries,
             source_message_id=lease.message_id,
             url=lease.destination,
             method=lease.method,
-            source_header={name: [value] for name, value in message.headers.items()},
-            source_body=base64.b64encode(raw(lease.body, lease.body_is_base64)).decode(),
+            source_header=header_lists(message.headers),
+            source_body=raw(lease.body, lease.body_is_base64),
             created_at=milliseconds(lease.created_at),
             workflow_run_id=state.run_id,
         )

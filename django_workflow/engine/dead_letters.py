@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-
 import msgspec
 
 from django_workflow import signals
@@ -13,8 +11,8 @@ from django_workflow.engine.records import Lease, encode_config, milliseconds, p
 from django_workflow.engine.runs import end_run
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import DeadLetter, Delivery, Run
-from django_workflow.protocol.callbacks import FailureBody, encode_failure
-from django_workflow.protocol.headers import FAILURE_CALLBACK_NOT_FOUND
+from django_workflow.protocol.callbacks import ErrorBody, FailureBody, encode_callback, encode_error
+from django_workflow.protocol.headers import FAILURE_CALLBACK_NOT_FOUND, header_lists
 from django_workflow.protocol.publish import callback_message
 
 
@@ -40,18 +38,18 @@ def fail_run(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer, er
     unit.signal(signals.delivery_failed, state.key, delivery=lease)
     if failure is None or failure.url is None:
         return
-    body = encode_failure(
+    body = encode_callback(
         FailureBody(
             status=answer.status,
             header=answer.headers,
-            body=base64.b64encode(answer.body or _as_error(error)).decode(),
+            body=answer.body or encode_error(ErrorBody(error="DeliveryFailed", message=error)),
             retried=lease.attempt,
             max_retries=lease.max_retries,
             source_message_id=lease.message_id,
             url=info.url,
             method=lease.method,
-            source_header={name: [value] for name, value in info.config.headers.items()},
-            source_body=base64.b64encode(raw(info.payload, info.payload_is_base64)).decode(),
+            source_header=header_lists(info.config.headers),
+            source_body=raw(info.payload, info.payload_is_base64),
             created_at=milliseconds(lease.created_at),
             dlq_id=str(letter.pk),
             workflow_run_id=state.run_id,
@@ -74,11 +72,6 @@ def fail_run(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer, er
         )
     )
     unit.after.wake = True
-
-
-def _as_error(error: str) -> bytes:
-    """The failure body of a delivery that got no answer: SDKs read a JSON object with a message."""
-    return msgspec.json.encode({"error": "DeliveryFailed", "message": error})
 
 
 def settle_failure_callback(unit: UnitOfWork, lease: Lease, answer: Answer) -> None:

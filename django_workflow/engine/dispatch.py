@@ -40,7 +40,7 @@ logger = logging.getLogger("django_workflow.engine")
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """How a delivery came back. `after` is set when an atomic step wrote its result itself: nothing is left to settle."""
+    """How a delivery came back. `after` is set when an atomic step wrote its own result: nothing is left to settle."""
 
     settlement: Settlement
     after: After | None = None
@@ -68,9 +68,7 @@ class Dispatcher:
             session, answer = self._in_process(lease, report, opened)
         else:
             answer = self._over_network(lease)
-        settlement = Settlement(
-            lease, tuple(session.requests) if session else (), answer, started_at, self.now()
-        )
+        settlement = Settlement(lease, tuple(session.requests) if session else (), answer, started_at, self.now())
         return Dispatched(settlement, session.written if session else None)
 
     # In process

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from uuid import UUID
 
-import msgspec
-
 from django_workflow.conf import get_settings
 from django_workflow.engine import calls
 from django_workflow.engine.addresses import workflow_name
@@ -20,10 +18,11 @@ from django_workflow.engine.runs import append_plan, append_result, due_at
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Delivery, Run, Step
+from django_workflow.protocol.headers import first_values
 from django_workflow.protocol.identifiers import uuid7
-from django_workflow.protocol.invocation import InvokeBody, decode_invoke_body
+from django_workflow.protocol.invoke import InvokeResult, decode_invoke, invoke_result
 from django_workflow.protocol.publish import Message
-from django_workflow.protocol.steps import CallType, StepType, decode_step
+from django_workflow.protocol.steps import CallType, StepType, decode_step, encode_step
 
 MAX_INVOKE_DEPTH = 100
 
@@ -133,18 +132,19 @@ def start_run(
 
 def invoke(unit: UnitOfWork, state: RunState, message: Message) -> None:
     """Start the run that a step invokes. Its end becomes the step's result; an id in use makes the step fail so."""
-    body: InvokeBody = decode_invoke_body(message.body)
+    body = decode_invoke(message.body)
     depth = int(message.headers.get("Upstash-Workflow-Invoke-Count", "0") or 0)
     if depth > MAX_INVOKE_DEPTH:
-        raise EngineError(f"Run {state.run_id} invokes {depth} deep; at most {MAX_INVOKE_DEPTH} are allowed.", status=400)
-    invoker = Invoker(run_id=state.run_id, url=body.workflow_url, step=body.step, headers=body.flat_headers())
+        raise EngineError(
+            f"Run {state.run_id} invokes {depth} deep; at most {MAX_INVOKE_DEPTH} are allowed.", status=400
+        )
+    invoker = Invoker(run_id=state.run_id, url=body.workflow_url, step=body.step, headers=first_values(body.headers))
     fields = message.workflow
     assert fields is not None
     step = body.step
     if known_run(unit, fields.run_id) is not None:
-        out = msgspec.json.encode({"isCanceled": False, "isFailed": True}).decode()
-        failed = msgspec.structs.replace(step, out=out)
-        append_result(unit, state, failed, uuid7(), msgspec.json.encode(failed).decode())
+        failed = invoke_result(step, InvokeResult(is_canceled=False, is_failed=True))
+        append_result(unit, state, failed, uuid7(), encode_step(failed).decode())
         return
     start_run(
         unit,
@@ -171,4 +171,3 @@ def invoke(unit: UnitOfWork, state: RunState, message: Message) -> None:
         state.set(status=Run.Status.WAITING, why=f"Waiting for {name}, run {fields.run_id}.")
     else:
         state.in_group = True
-

@@ -20,6 +20,7 @@ from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import Delivery, Run, Step, Waiter
 from django_workflow.models.step import PREVIEW_CHARACTERS
 from django_workflow.protocol.identifiers import uuid7
+from django_workflow.protocol.invoke import InvokeResult, invoke_result
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.steps import CallType, StepType, encode_step
 from django_workflow.protocol.steps import Step as WireStep
@@ -234,17 +235,17 @@ def drop_open(unit: UnitOfWork, state: RunState, *, failed: bool) -> None:
     steps.update(status=Step.Status.CANCELED, finished_at=unit.now)
 
 
-def answer_invoker(
-    unit: UnitOfWork, child: RunInfo, invoker: Invoker, status: Run.Status, result: str | None
-) -> None:
+def answer_invoker(unit: UnitOfWork, child: RunInfo, invoker: Invoker, status: Run.Status, result: str | None) -> None:
     """Append the child's end to the run that invoked it, unless that run is over."""
     if child.parent_key is None or not unit.has(child.parent_key):
         return
     parent = unit.state(child.parent_key)
     if not parent.alive:
         return
-    out: dict[str, object] = {"isCanceled": status == Run.Status.CANCELED, "isFailed": status == Run.Status.FAILED}
-    if status == Run.Status.SUCCESS and result is not None:
-        out = {"body": result, **out}
-    step = msgspec.structs.replace(invoker.step, out=msgspec.json.encode(out).decode())
+    ended = InvokeResult(
+        body=result if status == Run.Status.SUCCESS else None,
+        is_canceled=status == Run.Status.CANCELED,
+        is_failed=status == Run.Status.FAILED,
+    )
+    step = invoke_result(invoker.step, ended)
     append_result(unit, parent, step, uuid7(), encode_step(step).decode())

@@ -43,7 +43,9 @@ def reconcile(alias: str, now: datetime) -> None:
     wanted = {item.workflow: item for item in _declarations()}
     with engine_atomic(alias):
         rows = {row.schedule_id: row for row in Schedule.objects.using(alias).filter(in_code=True)}
-        Schedule.objects.using(alias).filter(pk__in=[row.pk for name, row in rows.items() if name not in wanted]).delete()
+        Schedule.objects.using(alias).filter(
+            pk__in=[row.pk for name, row in rows.items() if name not in wanted]
+        ).delete()
         for name, item in wanted.items():
             row = rows.get(name)
             if row is not None and (row.cron, row.timezone) == (item.cron, item.timezone):
@@ -80,7 +82,9 @@ def fire(unit: UnitOfWork) -> int:
         schedule.last_at = unit.now
         item = declared.get(schedule.workflow)
         if item is not None and known_run(unit, run_id) is None:
-            start_run(unit, item.message(run_id), trigger_kind=Run.TriggerKind.SCHEDULE, payload=schedule.payload.encode())
+            start_run(
+                unit, item.message(run_id), trigger_kind=Run.TriggerKind.SCHEDULE, payload=schedule.payload.encode()
+            )
             schedule.last_run_id = run_id
             fired += 1
         schedule.save(update_fields=["next_at", "last_at", "last_run_id"])

@@ -103,4 +103,3 @@ def _run_of(message: Message) -> str | None:
 
 def _starts(message: Message) -> bool:
     return message.workflow is not None and message.workflow.init
-

@@ -294,9 +294,7 @@ def _show_failure(
         willRetry=retry_at is not None,
         nextRetryAt=int(retry_at.timestamp() * 1000) if retry_at else None,
     )
-    unit.signal(
-        signals.step_failed, state.key, step_name=step_name, error=error, will_retry=retry_at is not None
-    )
+    unit.signal(signals.step_failed, state.key, step_name=step_name, error=error, will_retry=retry_at is not None)
 
 
 def _retry_at(lease: Lease, expression: str | None, answer: Answer, now: datetime) -> datetime:
@@ -385,4 +383,3 @@ def _emitted(unit: UnitOfWork, state: RunState, fact: Emitted) -> None:
         unit.tell(state, "progress", done=fact.done, total=fact.total, progress=share)
     else:
         unit.emit(state, fact.event, fact.data)
-

@@ -29,6 +29,7 @@ from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Run, Waiter
 from django_workflow.protocol.identifiers import message_id_of, uuid7
+from django_workflow.protocol.invoke import decode_invoke
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import (
     Batch,
@@ -165,7 +166,7 @@ def _accept(unit: UnitOfWork, message: Message, keys: dict[str, UUID]) -> Publis
     if fields.init and not fields.invoke:
         return _start(unit, message)
     if fields.invoke:
-        body = intake.decode_invoke_body(message.body)
+        body = decode_invoke(message.body)
         run_key = keys.get(body.workflow_run_id)
     else:
         run_key = keys.get(fields.run_id)
@@ -212,7 +213,7 @@ def _run_keys(alias: str, messages: tuple[Message, ...]) -> dict[str, UUID]:
         if fields is None:
             continue
         if fields.invoke:
-            names.add(intake.decode_invoke_body(message.body).workflow_run_id)
+            names.add(decode_invoke(message.body).workflow_run_id)
         elif not fields.init:
             names.add(fields.run_id)
     if not names:
@@ -277,4 +278,3 @@ def _fetch(alias: str, cache: JournalCache, request: FetchRun) -> tuple[JournalM
 def _waiters(alias: str, request: GetWaiters) -> tuple[WaiterInfo, ...]:
     rows = Waiter.objects.using(alias).waiting().filter(event_id=request.event_id).order_by("created_at")
     return tuple(waiters.waiter_info(row) for row in rows)
-

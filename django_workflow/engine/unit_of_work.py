@@ -225,9 +225,7 @@ class UnitOfWork:
                 created_at=self.now,
             )
         )
-        self.after.remembered.append(
-            (state.key, position, JournalMessage(message_id_of(key), body, call_type, step))
-        )
+        self.after.remembered.append((state.key, position, JournalMessage(message_id_of(key), body, call_type, step)))
         return position
 
     def has_result(self, state: RunState, step_id: int) -> bool:
@@ -263,9 +261,7 @@ class UnitOfWork:
         """Append an event to the run's channel."""
         state.newest = max(position_at(self.now), state.newest + 1)
         self._events.append(
-            ChannelEvent(
-                channel=state.run_id, position=state.newest, event=event, data=data, created_at=self.now
-            )
+            ChannelEvent(channel=state.run_id, position=state.newest, event=event, data=data, created_at=self.now)
         )
         self.after.channels[state.run_id] = state.newest
 
@@ -303,9 +299,7 @@ class UnitOfWork:
         return bool(self._held(lease).update(**columns))
 
     def _held(self, lease: Lease) -> Any:
-        return Delivery.objects.using(self.alias).filter(
-            pk=lease.key, fence=lease.fence, worker_id=lease.worker_key
-        )
+        return Delivery.objects.using(self.alias).filter(pk=lease.key, fence=lease.fence, worker_id=lease.worker_key)
 
     def flush_steps(self) -> None:
         """Write the gathered steps now: statements about the steps of a run follow that must see them."""

@@ -10,8 +10,6 @@ import base64
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import msgspec
-
 from django_workflow.engine.intake import run_ended
 from django_workflow.engine.records import encode_config
 from django_workflow.engine.runs import append_result
@@ -19,8 +17,9 @@ from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import Run, Step, Waiter
 from django_workflow.protocol.identifiers import message_id_of, uuid7
 from django_workflow.protocol.requests import Notified, Notify, Wait, WaiterInfo
-from django_workflow.protocol.steps import decode_step, encode_step
 from django_workflow.protocol.steps import Step as WireStep
+from django_workflow.protocol.steps import decode_step, encode_step
+from django_workflow.protocol.waits import event_result, timeout_result
 
 
 def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
@@ -141,7 +140,7 @@ def _keep(unit: UnitOfWork, run_key: UUID, request: Notify, data: str) -> Notifi
 
 
 def _resolve(unit: UnitOfWork, state: RunState, step: WireStep, event_id: str, data: str) -> UUID:
-    out = msgspec.structs.replace(step, wait_event_id=event_id, wait_timeout=False, out=data or None)
+    out = event_result(step, event_id, base64.b64decode(data))
     key = uuid7()
     append_result(unit, state, out, key, encode_step(out).decode())
     return key
@@ -170,17 +169,12 @@ def time_out(unit: UnitOfWork, limit: int = 100) -> int:
     for waiter in overdue.order_by("deadline_at", "pk")[:limit]:
         if not unit.has(waiter.run_id) or not unit.state(waiter.run_id).alive:
             continue
-        Waiter.objects.using(unit.alias).filter(pk=waiter.pk).update(
-            state=Waiter.State.TIMED_OUT, resolved_at=unit.now
-        )
-        step = msgspec.structs.replace(decode_step(waiter.step), wait_event_id=waiter.event_id, wait_timeout=True)
+        Waiter.objects.using(unit.alias).filter(pk=waiter.pk).update(state=Waiter.State.TIMED_OUT, resolved_at=unit.now)
+        step = timeout_result(decode_step(waiter.step), waiter.event_id)
         append_result(unit, unit.state(waiter.run_id), step, uuid7(), encode_step(step).decode())
         ended += 1
     return ended
 
 
 def next_deadline(alias: str) -> datetime | None:
-    return (
-        Waiter.objects.using(alias).waiting().order_by("deadline_at").values_list("deadline_at", flat=True).first()
-    )
-
+    return Waiter.objects.using(alias).waiting().order_by("deadline_at").values_list("deadline_at", flat=True).first()

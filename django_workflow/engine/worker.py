@@ -295,4 +295,6 @@ class Worker:
                 continue
             self._overdue.add(lease.key)
             name = lease.running.step_name if lease.running else lease.step_name
-            logger.error("Step %r of run %s is past request_timeout; its thread cannot be stopped.", name, session.run_id)
+            logger.error(
+                "Step %r of run %s is past request_timeout; its thread cannot be stopped.", name, session.run_id
+            )

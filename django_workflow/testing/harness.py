@@ -62,7 +62,10 @@ class Harness:
 
     def _fill(self) -> bool:
         if not self._ready:
-            for after in (cycle.end_overdue_waits(self.alias, self._now()), cycle.fire_schedules(self.alias, self._now())):
+            for after in (
+                cycle.end_overdue_waits(self.alias, self._now()),
+                cycle.fire_schedules(self.alias, self._now()),
+            ):
                 if after is not None:
                     self._follow(after)
             self._ready.extend(claim(self.alias, self.worker_key, self._now(), self.batch).leases)
