@@ -7,9 +7,12 @@ Readers treat a missing key and `null` alike and do not depend on the order of k
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
+
+from django_workflow.errors import MessageInvalid
 
 INITIAL_STEP_NAME = "init"
 
@@ -97,5 +100,43 @@ class JournalMessage:
             self._step = decode_step(self.body)
         return self._step
 
+    @property
+    def raw(self) -> bytes:
+        """The body's bytes; those that are no UTF-8 stand in `body` as lone surrogates."""
+        return self.body.encode("utf-8", "surrogateescape")
+
     def __repr__(self) -> str:
         return f"JournalMessage({self.message_id!r}, {self.call_type!r}, {self.body[:60]!r})"
+
+
+class _Element(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """RawMessage with its body decoded: msgspec reads and writes bytes as base64."""
+
+    message_id: str
+    body: bytes
+    call_type: str = CallType.STEP
+
+
+_elements_decoder = msgspec.json.Decoder(list[_Element])
+
+
+def encode_messages(messages: Iterable[JournalMessage]) -> bytes:
+    """The body of a steps delivery, and the answer of a fetch: `[{"messageId", "body": base64, "callType"}]`."""
+    return _encoder.encode([_Element(message.message_id, message.raw, message.call_type) for message in messages])
+
+
+def decode_messages(body: bytes | str) -> list[JournalMessage]:
+    """The inverse; the first message is the run's payload. Raises MessageInvalid, also for a step that is no text."""
+    try:
+        elements = _elements_decoder.decode(body)
+        return [
+            JournalMessage(
+                element.message_id,
+                # Payloads and the bodies of calls may be any bytes; steps are JSON.
+                str(element.body, "utf-8", "strict" if index and element.call_type == "step" else "surrogateescape"),
+                element.call_type,
+            )
+            for index, element in enumerate(elements)
+        ]
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise MessageInvalid(f"This is no list of a run's messages: {error}.", name="body") from error
