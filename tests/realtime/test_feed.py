@@ -143,7 +143,12 @@ async def test_two_subscribers_share_one_read_of_the_store(no_polls: None, monke
     assert await nothing_comes(first)
     reads: list[Any] = []
     read = history.pages_after
-    monkeypatch.setattr(history, "pages_after", lambda *args: reads.append(args) or read(*args))
+
+    def counted(*args: Any) -> Any:
+        reads.append(args)
+        return read(*args)
+
+    monkeypatch.setattr(history, "pages_after", counted)
     await astore(1)
     announce(1)
     assert await positions(first, 1) == await positions(second, 1)

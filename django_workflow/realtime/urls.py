@@ -1,0 +1,12 @@
+"""Included at `realtime/`; the WebSocket is in `routing`."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from django_workflow.realtime import views
+
+urlpatterns = [
+    path("poll/", views.poll, name="realtime-poll"),
+    path("run/<path:run_id>/", views.run_fragment, name="realtime-run"),
+]
