@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from django.utils import timezone
+
+from django_workflow.engine import pruner
+from django_workflow.engine.pruner import Pruned, prune, prune_batch
+from django_workflow.models import Attempt, ChannelEvent, JournalEntry, Run, Step, Waiter, Worker
+from django_workflow.testing.factories import make_delivery, make_run, make_step, make_waiter, make_worker
+from tests.admin.builders import make_attempt, make_dead_letter, make_event, make_result
+
+pytestmark = pytest.mark.django_db
+RETENTION = timedelta(days=30)
+
+
+@pytest.fixture
+def now() -> datetime:
+    return timezone.now()
+
+
+def ended(now: datetime, days: float, **values: object) -> Run:
+    """A run that succeeded so many days ago."""
+    return make_run(**{"status": Run.Status.SUCCESS, "finished_at": now - timedelta(days=days), **values})
+
+
+def test_runs_go_with_all_that_belongs_to_them_once_retention_is_over(now: datetime) -> None:
+    old, young = ended(now, 31), ended(now, 29)
+    for run in (old, young):
+        make_result(make_step(run), {"a": 1})
+        make_attempt(run)
+        make_event(run)
+        make_waiter(run)
+        make_dead_letter(run)
+    assert prune(now, RETENTION) == Pruned(runs=1)
+    assert list(Run.objects.all()) == [young]
+    for model in (Step, JournalEntry, Attempt, Waiter):
+        assert model.objects.get().run == young
+    assert ChannelEvent.objects.get().channel == young.run_id
+
+
+@pytest.mark.parametrize("status", [Run.Status.RUNNING, Run.Status.SLEEPING, Run.Status.PAUSED])
+def test_runs_that_go_on_stay_however_old_they_are(now: datetime, status: str) -> None:
+    make_event(make_run(status=status, created_at=now - timedelta(days=400)))
+    assert not prune(now, timedelta(0))
+    assert ChannelEvent.objects.exists()
+
+
+def test_a_run_stays_while_something_alive_needs_it(now: datetime) -> None:
+    first = ended(now, 40, status=Run.Status.FAILED)
+    resumed = make_run(status=Run.Status.RUNNING, first_run=first, resumed_from=first)
+    failing = ended(now, 40, status=Run.Status.FAILED)
+    callback = make_delivery(failing, kind="failure")
+    assert not prune(now, RETENTION)
+    callback.delete()
+    assert prune(now, RETENTION).runs == 1
+    resumed.status = Run.Status.SUCCESS
+    resumed.finished_at = now
+    resumed.save()
+    assert prune(now, RETENTION).runs == 1
+    resumed.refresh_from_db()
+    assert resumed.first_run is None
+
+
+def test_rows_of_no_run_go_by_their_own_age(now: datetime) -> None:
+    old = now - timedelta(days=31)
+    for position, created_at in enumerate((old, now)):
+        ChannelEvent.objects.create(channel="news", position=position, event="e", data="{}", created_at=created_at)
+    make_worker(heartbeat_at=now - timedelta(days=2))
+    busy = make_worker(heartbeat_at=now - timedelta(days=2))
+    make_delivery(worker=busy)
+    make_worker(heartbeat_at=now)
+    assert prune(now, RETENTION) == Pruned(events=1, workers=1)
+    assert Worker.objects.count() == 2
+    assert ChannelEvent.objects.count() == 1
+
+
+def test_batches_are_bounded_and_the_oldest_goes_first(now: datetime) -> None:
+    runs = [ended(now, 31 + number) for number in range(5)]
+    assert prune_batch(now, RETENTION, batch=2).runs == 2
+    assert set(Run.objects.all()) == set(runs[:3])
+    assert prune(now, RETENTION, batch=1, batches=2).runs == 2
+    assert list(Run.objects.all()) == [runs[0]]
+    assert prune(now, RETENTION, batch=1).runs == 1
+
+
+def test_the_number_of_statements_does_not_grow_with_the_rows_of_a_run(
+    now: datetime, django_assert_max_num_queries: object
+) -> None:
+    def statements(steps: int) -> int:
+        run = ended(now, 31)
+        for _number in range(steps):
+            make_result(make_step(run), {"a": 1})
+        with django_assert_max_num_queries(100) as captured:  # type: ignore[operator]
+            pruner.delete_runs([run])
+        return len(captured)
+
+    assert statements(20) == statements(1)
