@@ -1,0 +1,82 @@
+"""What the admin pages share: read-only rights, the style sheet, and the cells of their tables as safe HTML."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import formats, timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from django_workflow.conf import get_settings
+from django_workflow.models import Run
+from django_workflow.presentation.words import short_run_id
+
+M = TypeVar("M", bound=models.Model)
+
+if TYPE_CHECKING:
+
+    class _ModelAdmin(admin.ModelAdmin[M]): ...
+else:
+
+    class _ModelAdmin(admin.ModelAdmin):
+        """Django's own takes type arguments in the stubs only."""
+
+        def __class_getitem__(cls, item):
+            return cls
+
+
+class ReadOnlyAdmin(_ModelAdmin[M]):
+    """Rows are looked at and, with that permission, deleted; never added or edited."""
+
+    list_per_page = 50
+    show_full_result_count = False
+
+    class Media:
+        css = {"all": ["django_workflow/admin.css"]}
+        js = ["django_workflow/admin.js"]
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[M]:
+        return super().get_queryset(request).using(get_settings().database)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
+        return False
+
+
+def time_cell(instant: datetime | None) -> SafeString | None:
+    """An instant in the reader's time zone and language, and exactly in the `datetime` attribute."""
+    if instant is None:
+        return None
+    local = timezone.localtime(instant)
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        local.isoformat(),
+        local.isoformat(sep=" ", timespec="milliseconds"),
+        formats.date_format(local, "SHORT_DATETIME_FORMAT"),
+    )
+
+
+def run_link(run: Run | None) -> SafeString | None:
+    """A run's short id, linked to its page."""
+    if run is None:
+        return None
+    return format_html(
+        '<a class="wfa-id" href="{}" title="{}">{}</a>', run_url(run), run.run_id, short_run_id(run.run_id)
+    )
+
+
+def run_url(run: Run) -> str:
+    return reverse("admin:django_workflow_run_change", args=[run.pk])
+
+
+def preformatted(text: str) -> SafeString | None:
+    """Text as it is, in its lines; never as HTML."""
+    return format_html('<pre class="wfa-pre">{}</pre>', text) if text else None

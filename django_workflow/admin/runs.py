@@ -1,0 +1,245 @@
+"""The run list and the page of a run.
+
+Everything comes from `Run`, `Step` and their neighbours in a number of queries that does not grow with the rows shown;
+`run_page` gathers what the page of one run shows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
+from django.db import models
+from django.db.models import Prefetch
+from django.db.models.functions import Left
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from django_workflow.admin.base import ReadOnlyAdmin, run_link, time_cell
+from django_workflow.admin.filters import ErrorFilter, LabelFilter, StatusFilter, WorkflowFilter
+from django_workflow.admin.run_page import run_page
+from django_workflow.admin.status import badge_of
+from django_workflow.conf import get_settings
+from django_workflow.engine.pruner import delete_runs
+from django_workflow.models import Run, Step
+from django_workflow.presentation import lookup, values
+from django_workflow.presentation.words import first_line, length_text, progress_text, running_time, short_run_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from django_workflow.models.run import RunQuerySet
+
+OPEN_STEPS_SHOWN = 3
+ERROR_CHARACTERS = 200
+
+
+class RunList(ChangeList):
+    """The list's query: without the long texts, with what each run's open steps are."""
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> RunQuerySet:
+        queryset: Any = super().get_queryset(request, exclude_parameters)
+        return (
+            lookup.with_step_count(queryset)
+            .defer("payload", "result", "error", "config", "why", "url")
+            .annotate(error_start=Left("error", ERROR_CHARACTERS))
+            .prefetch_related(
+                Prefetch(
+                    "steps",
+                    Step.objects.using(queryset.db)
+                    .filter(status__in=Step.OPEN)
+                    .order_by("step_id")
+                    .only("run", "step_id", "name", "status")[:OPEN_STEPS_SHOWN],
+                    to_attr="open_steps",
+                )
+            )
+        )
+
+
+@admin.register(Run)
+class RunAdmin(ReadOnlyAdmin[Run]):
+    list_display = (
+        "status_column",
+        "run_id_column",
+        "workflow",
+        "summary_column",
+        "labels_column",
+        "progress_column",
+        "started_column",
+        "duration_column",
+        "trigger_column",
+    )
+    list_display_links = ("run_id_column",)
+    list_filter = (StatusFilter, WorkflowFilter, LabelFilter, "trigger_kind", ErrorFilter)
+    list_select_related = ("owner", "parent")
+    date_hierarchy = "created_at"
+    ordering = ("-created_at",)
+    search_fields = ("run_id", "labels", "summary", "error")
+    search_help_text = _("Run id (with or without wfr_), label, summary or error text.")
+
+    # The list
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return RunList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[Run], search_term: str
+    ) -> tuple[models.QuerySet[Run], bool]:
+        """A run id is looked up by the index; other words are searched for in the texts."""
+        term = search_term.strip()
+        if term:
+            named = queryset.filter(run_id__in=lookup.run_ids(term))
+            if named.exists():
+                return named, False
+        return super().get_search_results(request, queryset, search_term)
+
+    @admin.display(description=_("status"), ordering="status")
+    def status_column(self, run: Run) -> SafeString:
+        return badge_of(run)
+
+    @admin.display(description=_("run"), ordering="run_id")
+    def run_id_column(self, run: Run) -> SafeString:
+        return format_html('<span class="wfa-id" title="{}">{}</span>', run.run_id, short_run_id(run.run_id))
+
+    @admin.display(description=_("summary"), ordering="summary")
+    def summary_column(self, run: Run) -> SafeString | str:
+        if run.summary:
+            return run.summary
+        error = first_line(getattr(run, "error_start", ""), 120)
+        return format_html('<span class="wfa-error">{}</span>', error) if error else ""
+
+    @admin.display(description=_("labels"))
+    def labels_column(self, run: Run) -> SafeString:
+        return format_html_join(" ", '<span class="wfa-label">{}</span>', ((label,) for label in run.label_list))
+
+    @admin.display(description=_("progress"))
+    def progress_column(self, run: Run) -> str:
+        return progress_text(run, getattr(run, "step_count", 0), getattr(run, "open_steps", ()))
+
+    @admin.display(description=_("started"), ordering="started_at")
+    def started_column(self, run: Run) -> SafeString | None:
+        return time_cell(run.started_at)
+
+    @admin.display(description=_("duration"))
+    def duration_column(self, run: Run) -> str | None:
+        length = running_time(run, timezone.now())
+        return None if length is None else length_text(length)
+
+    @admin.display(description=_("triggered by"), ordering="trigger_kind")
+    def trigger_column(self, run: Run) -> SafeString | str:
+        if run.parent is not None:
+            return format_html("{} {}", run.get_trigger_kind_display(), run_link(run.parent))
+        if run.owner is not None:
+            return f"{run.get_trigger_kind_display()}: {run.owner}"
+        return run.get_trigger_kind_display()
+
+    # The page of a run
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Run | None:
+        """By key, as the admin's own links have it, or by run id."""
+        run = super().get_object(request, object_id, from_field)
+        if run is None and not _is_key(object_id):
+            run = lookup.find_run(lookup.runs(), object_id)
+        return run
+
+    def get_fieldsets(self, request: HttpRequest, obj: Run | None = None) -> Any:
+        return ()  # the page shows the run by its own template, not as a form
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Run | None = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context |= run_page(request, obj, timezone.now())
+            context["title"] = gettext("Run of %s") % obj.workflow
+            context["subtitle"] = short_run_id(obj.run_id)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [
+            path("<path:object_id>/values/<str:name>/", self._site_view(self.value_view), name=VALUE_URL),
+            path("<path:object_id>/values/<str:name>/<int:step_id>/", self._site_view(self.value_view), name=VALUE_URL),
+        ]
+        return own + super().get_urls()
+
+    def _site_view(self, view: Callable[..., HttpResponse]) -> Any:
+        return self.admin_site.admin_view(view)
+
+    def value_view(self, request: HttpRequest, object_id: str, name: str, step_id: int | None = None) -> HttpResponse:
+        """A payload or result as a file: what is too long for the page."""
+        run = self.get_object(request, object_id)
+        if run is None:
+            raise Http404
+        if not self.has_view_permission(request, run):
+            raise PermissionDenied
+        value = _value(run, name, step_id)
+        suffix, kind = ("txt", "text/plain; charset=utf-8") if isinstance(value, str) else ("json", "application/json")
+        file_name = "-".join(filter(None, [run.run_id, name, str(step_id or "")])).encode("ascii", "replace").decode()
+        return HttpResponse(
+            values.laid_out(value),
+            content_type=kind,
+            headers={
+                "Content-Disposition": f'attachment; filename="{file_name}.{suffix}"',
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
+
+    # Deleting: finished runs only, with everything that belongs to them
+
+    def has_delete_permission(self, request: HttpRequest, obj: Run | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and (obj is None or obj.is_finished)
+
+    def get_deleted_objects(
+        self, objs: models.QuerySet[Run] | Sequence[Run], request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[Any]]:
+        """Runs and how many rows go with them; runs that are not over are protected."""
+        runs: Iterable[Run] = objs
+        finished = [run for run in runs if run.is_finished]
+        active = [gettext("%s is not over: cancel it first.") % run for run in runs if not run.is_finished]
+        steps = Step.objects.using(get_settings().database).filter(run__in=[run.pk for run in finished]).count()
+        counts = {str(Run._meta.verbose_name_plural): len(finished), str(Step._meta.verbose_name_plural): steps}
+        denied = set() if self.has_delete_permission(request) else {str(Run._meta.verbose_name)}
+        return [str(run) for run in finished], counts, denied, active
+
+    def delete_model(self, request: HttpRequest, obj: Run) -> None:
+        delete_runs([obj])
+
+    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Run]) -> None:
+        delete_runs(list(queryset.select_related(None).prefetch_related(None).only("pk", "run_id")))
+
+
+VALUE_URL = "django_workflow_run_value"
+
+
+def _value(run: Run, name: str, step_id: int | None) -> Any:
+    if name == "step":
+        step = run.steps.filter(step_id=step_id).first()
+        if step is None:
+            raise Http404
+        return values.step_results(run, [step]).get(step.step_id)
+    if name == "payload":
+        return values.payload_of(run)
+    if name == "result":
+        return values.result_of(run)
+    raise Http404
+
+
+def _is_key(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
