@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["django_workflow.testing.pytest_plugin"]
+
 TESTS = Path(__file__).parent
 DATABASE = os.environ.get("WORKFLOW_TEST_DATABASE", "sqlite")
 DATABASE_MARKS = {"postgresql", "mariadb"}

@@ -87,6 +87,7 @@ INSTALLED_APPS = [
     "channels",
     "rest_framework",
     "django_workflow",
+    "tests.effects",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

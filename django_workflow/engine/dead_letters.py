@@ -82,6 +82,7 @@ def settle_failure_callback(unit: UnitOfWork, lease: Lease, answer: Answer) -> N
         state = DeadLetter.FailureState.NONE
     else:
         state = DeadLetter.FailureState.SUCCESS
+    assert lease.run_key is not None
     DeadLetter.objects.using(unit.alias).filter(run_id=lease.run_key).update(
         failure_state=state, failure_response=printable(answer.body.decode("utf-8", "replace") or answer.error)
     )

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import msgspec
 from django.conf import settings as django_settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.http import HttpResponse
 
 from django_workflow.client.session import SESSION_KEY, current_session
 from django_workflow.conf import get_settings
@@ -95,7 +96,7 @@ class Dispatcher:
 
     def _call(self, request: WSGIRequest, info: RunInfo) -> Answer:
         try:
-            response = handler().get_response(request)
+            response = cast(HttpResponse, handler().get_response(request))
         except Exception as error:  # a middleware that raises through the handler
             logger.exception("In-process delivery of run %s failed outside the view.", info.run_id)
             return Answer(status=500, error=f"{type(error).__name__}: {error}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django_workflow.engine.records import Lease
@@ -17,7 +18,7 @@ from django_workflow.protocol.requests import EngineRequest
 class Taken:
     """A request that an endpoint made during its in-process delivery, and the keys of the messages in it."""
 
-    request: EngineRequest[object]
+    request: EngineRequest[Any]
     keys: tuple[UUID, ...]
 
 

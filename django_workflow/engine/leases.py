@@ -12,7 +12,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import F, Min
+from django.db.models import F, Min, QuerySet
 
 from django_workflow.engine.dead_letters import fail_run
 from django_workflow.engine.facts import Answer
@@ -140,7 +140,7 @@ class Observer:
 
     def dead(self, alias: str, own_key: UUID | None, monotonic: float) -> list[UUID]:
         """Workers that are certainly gone, or whose heartbeat stood still for the timeout."""
-        workers = list(Worker.objects.using(alias).exclude(pk=own_key))
+        workers = list(_others(alias, own_key))
         dead = []
         for worker in workers:
             if is_gone(worker.host, worker.pid, worker.pid_started):
@@ -154,6 +154,11 @@ class Observer:
         known = {worker.pk for worker in workers}
         self._seen = {key: seen for key, seen in self._seen.items() if key in known}
         return dead
+
+
+def _others(alias: str, own_key: UUID | None) -> QuerySet[Worker]:
+    workers = Worker.objects.using(alias)
+    return workers.all() if own_key is None else workers.exclude(pk=own_key)
 
 
 def rescue(unit: UnitOfWork, dead: Iterable[UUID]) -> int:

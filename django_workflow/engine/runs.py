@@ -8,6 +8,7 @@ join), other SDKs get one delivery per result, as they expect.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -119,7 +120,7 @@ def record_result(
         error="",
         event_id=step.wait_event_id or "",
     )
-    common = {"stepName": step.step_name, "stepId": step.step_id, "stepType": step.step_type}
+    common: dict[str, Any] = {"stepName": step.step_name, "stepId": step.step_id, "stepType": step.step_type}
     if step.step_type in _WAITS:
         unit.tell(state, "inputResolved", eventId=step.wait_event_id, **common)
     elif lease is not None and not lease.start_written:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
@@ -123,7 +124,7 @@ def _settle_sequential(
         unit.after.wake = True
 
 
-def _next_lease(lease: Lease, key: object, position: int) -> Lease:
+def _next_lease(lease: Lease, key: UUID, position: int) -> Lease:
     row = Delivery(
         id=lease.key,
         run_id=lease.run_key,

@@ -95,6 +95,7 @@ def notify(unit: UnitOfWork, request: Notify) -> tuple[Notified, ...]:
         seen = tuple(_notified(waiter, waiter.pk, deduplicated=True) for waiter in known)
         if seen:
             return seen
+    run_key: UUID | None = None
     if request.run_id is not None:
         run_key = Run.objects.using(unit.alias).filter(run_id=request.run_id).values_list("pk", flat=True).first()
         if run_key is None:
@@ -110,7 +111,7 @@ def notify(unit: UnitOfWork, request: Notify) -> tuple[Notified, ...]:
     for waiter in waiting.waiting().select_related("run").order_by("created_at", "pk"):
         if unit.has(waiter.run_id) and unit.state(waiter.run_id).alive:
             told.append(_give(unit, waiter, data, request.deduplication_id))
-    if not told and request.run_id is not None:
+    if not told and run_key is not None:
         told.append(_keep(unit, run_key, request, data))
     return tuple(told)
 

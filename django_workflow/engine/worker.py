@@ -62,7 +62,7 @@ class Worker:
         self._draining = Event()
         self._stopped = Event()
         self._threads: list[Thread] = []
-        self._committer: Committer | None = None
+        self.committer: Committer | None = None
         self._dispatcher: Dispatcher | None = None
 
     # Life
@@ -75,8 +75,8 @@ class Worker:
         cache = shared_cache(self.alias)
         self._dispatcher = Dispatcher(self.alias, cache, self._clock.now, Network(get_settings().concurrency))
         writer = Writer(self.alias, worker.pk, cache, self._clock.now, self._may_continue)
-        self._committer = Committer(writer, self._committed)
-        self._committer.start()
+        self.committer = Committer(writer, self._committed)
+        self.committer.start()
         self._listeners.start()
         self._spawn("claims", self._claim_loop)
         self._spawn("duties", self._duty_loop)
@@ -92,9 +92,9 @@ class Worker:
         self._bell.ring()
         self._give_back_queued()
         clean = self._wait_until(lambda: self._in_flight == 0, deadline)
-        assert self._committer is not None
+        assert self.committer is not None
         assert self.key is not None
-        clean = self._committer.stop(max(deadline - time.monotonic(), 0.1)) and clean
+        clean = self.committer.stop(max(deadline - time.monotonic(), 0.1)) and clean
         self._stopped.set()
         self._bell.ring()
         for _ in range(self.concurrency):
@@ -199,20 +199,20 @@ class Worker:
 
     def _deliver(self, lease: Lease) -> None:
         assert self._dispatcher is not None
-        assert self._committer is not None
+        assert self.committer is not None
         started_at = self._clock.now()
         try:
             self._drop_broken_connections()
-            dispatched = self._dispatcher.dispatch(lease, self._committer.put, self._opened)
+            dispatched = self._dispatcher.dispatch(lease, self.committer.put, self._opened)
         except Exception as error:
             logger.exception("Delivery %s could not be made.", lease.key)
             answer = Answer(status=0, error=f"{type(error).__name__}: {error}")
-            self._committer.put(Settlement(lease, (), answer, started_at, self._clock.now()))
+            self.committer.put(Settlement(lease, (), answer, started_at, self._clock.now()))
             return
         if dispatched.after is not None:
             self._committed(dispatched.after)
         else:
-            self._committer.put(dispatched.settlement)
+            self.committer.put(dispatched.settlement)
 
     def _opened(self, session: Session) -> None:
         with self._lock:
@@ -272,7 +272,7 @@ class Worker:
             self._committed(after)
 
     def _tell_starts(self) -> None:
-        assert self._committer is not None
+        assert self.committer is not None
         now = self._clock.now()
         with self._lock:
             sessions = list(self._running.values())
@@ -282,7 +282,7 @@ class Worker:
                 continue
             if (now - session.step_started_at).total_seconds() >= TELL_STARTS_AFTER:
                 session.start_told = True
-                self._committer.put(session.start_fact())
+                self.committer.put(session.start_fact())
 
     def _note_overdue(self) -> None:
         limit = get_settings().request_timeout + timedelta(seconds=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.conf import settings
 from django.contrib.contenttypes.fields import GenericForeignKey
-from django.db import models
+from django.db import connections, models
 from django.utils.translation import gettext_lazy as _
 
 from django_workflow.models.fields import ExactCharField, key_field
@@ -33,7 +33,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 
         `no_key` where the database knows it: rows of others that point at a run do not wait for it.
         """
-        features: Any = models.query.connections[self.db].features
+        features: Any = connections[self.db].features
         return (
             self.filter(pk__in=list(keys))
             .order_by("pk")

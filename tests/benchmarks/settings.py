@@ -1,0 +1,44 @@
+"""Settings of the benchmarks: durable databases, a worker's defaults, no debug."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tests.services.addresses import database_settings
+from tests.settings import *  # noqa: F403
+
+if os.environ.get("BENCH_DATABASE", "sqlite") == "sqlite":
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(Path(os.environ.get("BENCH_FOLDER", ".")) / f"bench-{os.getpid()}.sqlite3"),
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 5,
+                "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;",
+            },
+            "CONN_MAX_AGE": None,
+        }
+    }
+else:
+    DATABASES = {"default": {**database_settings(os.environ["WORKFLOW_TEST_POSTGRESQL_URL"]), "CONN_MAX_AGE": None}}
+
+DEBUG = False
+ROOT_URLCONF = "tests.urls"
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.admin",
+    "rest_framework",
+    "channels",
+    "django_workflow",
+    "tests.benchmarks",
+]
+LOGGING = {
+    "version": 1,
+    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+    "loggers": {"django_workflow": {"handlers": ["stderr"], "level": "WARNING"}},
+}

@@ -1,0 +1,18 @@
+"""What a step did to the world: one row each time it ran."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+
+
+class Effect(models.Model):
+    run_id = models.CharField(max_length=255)
+    step = models.CharField(max_length=64)
+    atomic = models.BooleanField()
+
+    objects: ClassVar[models.Manager[Effect]] = models.Manager()
+
+    def __str__(self) -> str:
+        return f"{self.run_id} {self.step}"

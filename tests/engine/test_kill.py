@@ -1,0 +1,67 @@
+"""Workers killed without warning, at random points: every run ends, every atomic effect is there once."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+from django.db.models import Count
+
+from django_workflow.models import Delivery, JournalEntry, Run, Worker
+from tests.effects.models import Effect
+from tests.effects.workflows import STEPS, ten_effects
+from tests.engine.workers import WorkerProcess, eventually
+
+KILLS = 20
+STEP_SECONDS = 0.02
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def finished_steps(run_id: str) -> int:
+    return JournalEntry.objects.filter(run__run_id=run_id).count()
+
+
+def test_no_result_is_lost_and_atomic_effects_happen_once_when_workers_are_killed(tmp_path: Path) -> None:
+    dice = random.Random(20)
+    handles = []
+    for _ in range(KILLS):
+        handle = ten_effects.trigger(STEP_SECONDS)
+        handles.append(handle)
+        enough = dice.randrange(STEPS)
+        with WorkerProcess(log=tmp_path / "worker.log") as worker:
+            eventually(lambda: finished_steps(handle.id) >= enough or handle.run.is_finished)
+            time.sleep(dice.random() * STEP_SECONDS * 1.5)  # somewhere inside or between steps
+            worker.kill()
+    with WorkerProcess(log=tmp_path / "worker.log"):
+        eventually(lambda: not Run.objects.active().exists())
+
+    assert [handle.run.status for handle in handles] == [Run.Status.SUCCESS] * KILLS
+    assert not Delivery.objects.exists()
+    for handle in handles:
+        assert handle.run.result == "[" + ",".join(f'"step {n}"' for n in range(STEPS)) + "]"
+        assert finished_steps(handle.id) == STEPS
+    counts = Effect.objects.filter(atomic=True).values("run_id", "step").annotate(times=Count("pk"))
+    assert {row["times"] for row in counts} == {1}
+    assert len(counts) == KILLS * STEPS // 2
+    # The others run at least once: the step that was under way when its worker died may have run again.
+    plain = Effect.objects.filter(atomic=False).values("run_id", "step").distinct().count()
+    assert plain == KILLS * STEPS // 2
+    assert Effect.objects.filter(atomic=False).count() <= KILLS * STEPS // 2 + KILLS
+
+
+def test_a_worker_drains_on_sigterm_and_leaves_nothing_leased(tmp_path: Path) -> None:
+    handle = ten_effects.trigger(0.05)
+    with WorkerProcess(log=tmp_path / "worker.log") as worker:
+        eventually(lambda: finished_steps(handle.id) >= 3)
+        assert worker.stop() == 0
+    assert not Delivery.objects.exclude(worker=None).exists()
+    assert not Worker.objects.exists()
+    steps = finished_steps(handle.id)
+    assert 3 <= steps < STEPS
+    assert Effect.objects.filter(run_id=handle.id).count() == steps
+    with WorkerProcess(log=tmp_path / "worker.log"):
+        eventually(lambda: handle.run.is_finished)
+    assert Effect.objects.filter(run_id=handle.id).count() == STEPS

@@ -1,0 +1,181 @@
+"""Claims, heartbeats, rescue, and flow control."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from threading import Barrier, Thread
+
+import pytest
+from django.db import connections
+
+from django_workflow.engine import cycle
+from django_workflow.engine.leases import MAX_RESCUES, Observer, beat, claim, enlist, release, retire
+from django_workflow.engine.processes import this_process
+from django_workflow.models import DeadLetter, Delivery, FlowKey, Run, Worker
+from django_workflow.protocol.identifiers import uuid7
+from django_workflow.testing import WorkflowClock
+from django_workflow.testing.factories import make_delivery, make_worker
+
+ALIAS = "default"
+
+
+@pytest.fixture
+def clock(workflow_clock: WorkflowClock) -> WorkflowClock:
+    return workflow_clock
+
+
+@pytest.mark.django_db
+class TestClaim:
+    def test_takes_what_is_due_oldest_first_and_says_when_more_comes(self, clock: WorkflowClock) -> None:
+        later = make_delivery(due_at=clock.now() + timedelta(minutes=5))
+        second = make_delivery(due_at=clock.now() - timedelta(seconds=1))
+        first = make_delivery(due_at=clock.now() - timedelta(seconds=9))
+        found = claim(ALIAS, uuid7(), clock.now(), 10)
+        assert {lease.key for lease in found.leases} == {first.pk, second.pk}
+        assert found.next_due_at == later.due_at
+
+    def test_takes_no_more_than_asked(self, clock: WorkflowClock) -> None:
+        oldest = make_delivery(due_at=clock.now() - timedelta(seconds=9))
+        make_delivery(due_at=clock.now())
+        found = claim(ALIAS, uuid7(), clock.now(), 1)
+        assert [lease.key for lease in found.leases] == [oldest.pk]
+
+    def test_moves_the_fence_and_names_the_worker(self, clock: WorkflowClock) -> None:
+        row, worker_key = make_delivery(), uuid7()
+        (lease,) = claim(ALIAS, worker_key, clock.now(), 1).leases
+        row.refresh_from_db()
+        assert (row.worker_id, row.fence) == (worker_key, 1)
+        assert (lease.worker_key, lease.fence) == (worker_key, 1)
+
+    def test_leaves_leased_rows_alone(self, clock: WorkflowClock) -> None:
+        make_delivery(worker_id=uuid7())
+        assert claim(ALIAS, uuid7(), clock.now(), 10).leases == []
+
+    def test_an_idle_claim_writes_nothing(self, clock: WorkflowClock, django_assert_max_num_queries) -> None:
+        make_delivery(due_at=clock.now() + timedelta(days=1))
+        with django_assert_max_num_queries(2) as queries:
+            claim(ALIAS, uuid7(), clock.now(), 10)
+        assert all(query["sql"].startswith("SELECT") for query in queries.captured_queries)
+
+    def test_released_leases_are_free_again_under_another_fence(self, clock: WorkflowClock) -> None:
+        make_delivery()
+        worker_key = uuid7()
+        leases = claim(ALIAS, worker_key, clock.now(), 1).leases
+        assert release(ALIAS, worker_key, leases) == 1
+        (again,) = claim(ALIAS, uuid7(), clock.now(), 1).leases
+        assert again.fence == leases[0].fence + 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_workers_never_claim_the_same_delivery(clock: WorkflowClock) -> None:
+    for _ in range(40):
+        make_delivery(due_at=clock.now())
+    barrier = Barrier(4)
+    claimed: list[object] = []
+
+    def work() -> None:
+        key = uuid7()
+        barrier.wait()
+        try:
+            while leases := claim(ALIAS, key, clock.now(), 3).leases:
+                claimed.extend(lease.key for lease in leases)
+        finally:
+            connections.close_all()
+
+    threads = [Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # A claim that found every due row locked by others may end early, so not all need be taken; none is taken twice.
+    assert len(claimed) == len(set(claimed))
+    assert len(claimed) + Delivery.objects.unleased().count() == 40
+
+
+@pytest.mark.django_db
+class TestFlowControl:
+    def test_parallelism_counts_what_is_in_flight(self, clock: WorkflowClock) -> None:
+        FlowKey.objects.create(key="user-7", parallelism=2)
+        for _ in range(5):
+            make_delivery(flow_key="user-7")
+        free = make_delivery()
+        worker_key = uuid7()
+        first = claim(ALIAS, worker_key, clock.now(), 10)
+        assert len(first.leases) == 3
+        assert free.pk in {lease.key for lease in first.leases}
+        assert claim(ALIAS, worker_key, clock.now(), 10).leases == []
+        Delivery.objects.filter(pk=next(lease.key for lease in first.leases if lease.flow_key)).delete()
+        assert len(claim(ALIAS, worker_key, clock.now(), 10).leases) == 1
+
+    def test_a_rate_opens_again_with_its_next_window(self, clock: WorkflowClock) -> None:
+        FlowKey.objects.create(key="api", rate=2, period_seconds=60)
+        for _ in range(5):
+            make_delivery(flow_key="api")
+        found = claim(ALIAS, uuid7(), clock.now(), 10)
+        assert len(found.leases) == 2
+        assert found.next_due_at == clock.now() + timedelta(seconds=60)
+        clock.advance(59)
+        assert claim(ALIAS, uuid7(), clock.now(), 10).leases == []
+        clock.advance(1)
+        assert len(claim(ALIAS, uuid7(), clock.now(), 10).leases) == 2
+
+    def test_a_paused_key_lets_nothing_through(self, clock: WorkflowClock) -> None:
+        FlowKey.objects.create(key="stop", paused=True)
+        make_delivery(flow_key="stop")
+        assert claim(ALIAS, uuid7(), clock.now(), 10).leases == []
+
+
+@pytest.mark.django_db
+class TestRescue:
+    def test_frees_the_deliveries_of_a_worker_whose_process_is_gone(self, clock: WorkflowClock) -> None:
+        process = this_process()
+        worker = make_worker(host=process.host, pid=process.pid, pid_started=process.started + "0")
+        row = make_delivery(worker=worker, fence=3)
+        dead = Observer(15).dead(ALIAS, None, 0.0)
+        assert dead == [worker.pk]
+        after = cycle.rescue_dead(ALIAS, clock.now(), dead)
+        assert after is not None
+        assert after.wake
+        row.refresh_from_db()
+        assert (row.worker_id, row.fence, row.rescues) == (None, 4, 1)
+        assert not Worker.objects.exists()
+
+    def test_believes_in_a_worker_whose_heartbeat_moves(self) -> None:
+        worker, observer = make_worker(heartbeat=1), Observer(15)
+        assert observer.dead(ALIAS, None, 0.0) == []
+        assert observer.dead(ALIAS, None, 14.9) == []
+        Worker.objects.filter(pk=worker.pk).update(heartbeat=2)
+        assert observer.dead(ALIAS, None, 20.0) == []
+        assert observer.dead(ALIAS, None, 34.9) == []
+        assert observer.dead(ALIAS, None, 35.0) == [worker.pk]
+
+    def test_a_worker_does_not_watch_itself(self) -> None:
+        worker, observer = make_worker(), Observer(1)
+        assert observer.dead(ALIAS, worker.pk, 0.0) == []
+        assert observer.dead(ALIAS, worker.pk, 9.0) == []
+
+    def test_a_delivery_that_keeps_losing_its_worker_fails_its_run(self, clock: WorkflowClock) -> None:
+        worker = make_worker()
+        row = make_delivery(worker=worker, rescues=MAX_RESCUES)
+        cycle.rescue_dead(ALIAS, clock.now(), [worker.pk])
+        assert not Delivery.objects.filter(pk=row.pk).exists()
+        letter = DeadLetter.objects.get(run=row.run)
+        assert "worker lost" in letter.error
+        assert Run.objects.get().status == Run.Status.FAILED
+
+
+@pytest.mark.django_db
+def test_a_worker_that_was_taken_for_dead_learns_it_from_its_heartbeat(clock: WorkflowClock) -> None:
+    worker = enlist(ALIAS, clock.now(), 4)
+    assert beat(ALIAS, worker.pk, clock.now())
+    Worker.objects.all().delete()
+    assert not beat(ALIAS, worker.pk, clock.now())
+
+
+@pytest.mark.django_db
+def test_a_retired_worker_leaves_nothing_leased(clock: WorkflowClock) -> None:
+    worker = enlist(ALIAS, clock.now(), 4)
+    make_delivery(worker=worker)
+    retire(ALIAS, worker.pk)
+    assert not Worker.objects.exists()
+    assert Delivery.objects.unleased().count() == 1
