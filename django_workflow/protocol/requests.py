@@ -114,10 +114,19 @@ class CancelRun(EngineRequest[None], frozen=True, kw_only=True):
 
 
 class CancelRuns(EngineRequest[int], frozen=True, kw_only=True):
-    """`DELETE /v2/workflows/runs?…`: how many were cancelled; unknown and ended runs are skipped."""
+    """`DELETE /v2/workflows/runs?…`: how many were cancelled; unknown and ended runs are skipped.
+
+    Every filter that is given must hold; without any, all runs are meant (up to `count`, the oldest first).
+    `workflow_url` is the start of a URL unless `exact_url`; `label` is one label or several with commas between, any
+    of which will do; `from_date` and `to_date` bound the creation, in Unix milliseconds, both inclusive.
+    """
 
     run_ids: tuple[str, ...] = ()
     workflow_url: str | None = None
     exact_url: bool = False
     label: str | None = None
     count: int | None = None
+    from_date: int | None = None
+    to_date: int | None = None
+    caller_ip: str | None = None
+    flow_control_key: str | None = None

@@ -1,0 +1,539 @@
+"""Requests to an engine and their answers, as HTTP.
+
+`encode_request` and `decode_answer` are the client's side, `decode_request`, `encode_answer` and `encode_error` the
+engine's. Paths are undecoded and start at `/v2`; the token is the caller's business on both sides. A destination
+stands raw in the path (`/v2/publish/https://host/path?x=1`), other parts are percent-encoded where they need it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode
+
+import msgspec
+
+from django_workflow.errors import (
+    EngineError,
+    EngineUnavailable,
+    MessageInvalid,
+    QuotaExceeded,
+    RequestRejected,
+    RequestUnknown,
+    RunEnded,
+    WorkflowError,
+)
+from django_workflow.protocol import headers as h
+from django_workflow.protocol.durations import format_duration, to_seconds
+from django_workflow.protocol.publish import (
+    BatchItem,
+    Message,
+    decode_message,
+    encode_headers,
+    from_batch_item,
+    to_batch_item,
+)
+from django_workflow.protocol.requests import (
+    Batch,
+    CancelRun,
+    CancelRuns,
+    EngineRequest,
+    FetchRun,
+    FinishRun,
+    GetWaiters,
+    Notified,
+    Notify,
+    Publish,
+    Published,
+    Wait,
+    WaiterInfo,
+)
+from django_workflow.protocol.steps import CallType, JournalMessage, decode_messages, encode_messages
+from django_workflow.protocol.waits import WaitBody, decode_wait, encode_wait
+
+R = TypeVar("R")
+
+JSON = "application/json"
+TEXT = "text/plain;charset=UTF-8"
+TOKEN_PARAMETER = "qstash_token"
+"""A token in the query: read it before anything else, it is never passed on."""
+
+_RUNS = "/v2/workflows/runs"
+# What may stand in a path segment as it is (RFC 3986); other clients leave it alone, so the ids are the same text.
+_SEGMENT_SAFE = "!$&'()*+,;=:@~"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRequest:
+    """`path` begins with the base that was given and holds the query; `headers` lack the token."""
+
+    method: str
+    path: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+# Requests: struct -> HTTP
+
+
+def encode_request(request: EngineRequest[Any], base: str = "") -> EncodedRequest:
+    """The HTTP request that asks for `request`. Raises MessageInvalid for what the wire cannot carry."""
+    encode = _ENCODERS[type(request)]
+    encoded: EncodedRequest = encode(request)
+    if not base:
+        return encoded
+    return EncodedRequest(encoded.method, base.rstrip("/") + encoded.path, encoded.headers, encoded.body)
+
+
+def _encode_publish(request: Publish) -> EncodedRequest:
+    message = request.message
+    call = "publish" if message.queue is None else f"enqueue/{_segment(message.queue)}"
+    # A fragment is never sent; left in, it would cut off the query of this very request.
+    destination = message.destination.partition("#")[0]
+    return EncodedRequest("POST", f"/v2/{call}/{destination}", encode_headers(message), message.body)
+
+
+def _encode_batch(request: Batch) -> EncodedRequest:
+    items = [to_batch_item(message) for message in request.messages]
+    return EncodedRequest("POST", "/v2/batch", {h.CONTENT_TYPE: JSON}, msgspec.json.encode(items))
+
+
+def _encode_wait(request: Wait) -> EncodedRequest:
+    message = request.message
+    headers = encode_headers(message)
+    if message.workflow is not None and message.workflow.call_type == CallType.STEP:
+        headers[h.WORKFLOW_CALL_TYPE] = CallType.STEP.value
+    body = WaitBody(
+        url=message.destination,
+        timeout=format_duration(request.timeout),
+        timeout_url=message.destination,
+        timeout_headers={name: [value] for name, value in headers.items()},
+        step=request.step,
+    )
+    return EncodedRequest("POST", f"/v2/wait/{_segment(request.event_id)}", headers, encode_wait(body))
+
+
+def _encode_notify(request: Notify) -> EncodedRequest:
+    run = "" if request.run_id is None else _segment(request.run_id) + "/"
+    headers = {h.CONTENT_TYPE: TEXT} if request.body else {}
+    if request.deduplication_id is not None:
+        headers[h.DEDUPLICATION_ID] = request.deduplication_id
+    return EncodedRequest("POST", f"/v2/notify/{run}{_segment(request.event_id)}", headers, request.body)
+
+
+def _encode_get_waiters(request: GetWaiters) -> EncodedRequest:
+    return EncodedRequest("GET", f"/v2/waiters/{_segment(request.event_id)}")
+
+
+def _encode_fetch_run(request: FetchRun) -> EncodedRequest:
+    # An engine that knows the header saves the rest of the list; the others ignore it and the answer is cut here.
+    headers = {} if request.message_id is None else {h.MESSAGE_ID: request.message_id}
+    return EncodedRequest("GET", f"{_RUNS}/{_segment(request.run_id)}", headers)
+
+
+def _encode_finish_run(request: FinishRun) -> EncodedRequest:
+    headers = {h.CONTENT_TYPE: TEXT} if request.result else {}
+    return EncodedRequest("DELETE", f"{_RUNS}/{_segment(request.run_id)}?cancel=false", headers, request.result or b"")
+
+
+def _encode_cancel_run(request: CancelRun) -> EncodedRequest:
+    return EncodedRequest("DELETE", f"{_RUNS}/{_segment(request.run_id)}?cancel=true")
+
+
+def _encode_cancel_runs(request: CancelRuns) -> EncodedRequest:
+    pairs: list[tuple[str, str | int]] = [("workflowRunIds", run_id) for run_id in request.run_ids]
+    if request.workflow_url is not None:
+        pairs.append(("workflowUrl", request.workflow_url))
+    if request.exact_url:
+        pairs.append(("workflowUrlExactMatch", "true"))
+    for name, value in (
+        ("label", request.label),
+        ("fromDate", request.from_date),
+        ("toDate", request.to_date),
+        ("callerIp", request.caller_ip),
+        ("flowControlKey", request.flow_control_key),
+        ("count", request.count),
+    ):
+        if value is not None:
+            pairs.append((name, value))
+    return EncodedRequest("DELETE", f"{_RUNS}?{urlencode(pairs)}" if pairs else _RUNS)
+
+
+_ENCODERS: dict[type[EngineRequest[Any]], Callable[[Any], EncodedRequest]] = {
+    Publish: _encode_publish,
+    Batch: _encode_batch,
+    Wait: _encode_wait,
+    Notify: _encode_notify,
+    GetWaiters: _encode_get_waiters,
+    FetchRun: _encode_fetch_run,
+    FinishRun: _encode_finish_run,
+    CancelRun: _encode_cancel_run,
+    CancelRuns: _encode_cancel_runs,
+}
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe=_SEGMENT_SAFE)
+
+
+# Requests: HTTP -> struct
+
+
+def decode_request(method: str, path: str, headers: Mapping[str, str], body: bytes) -> EngineRequest[Any]:
+    """The request that an HTTP request asks for; `path` is undecoded, from `/v2`, with its query.
+
+    Raises RequestUnknown for a path or method without a struct here, MessageInvalid for values that cannot be read.
+    """
+    plain, _, query = path.partition("?")
+    call, _, rest = plain.removeprefix("/v2/").partition("/")
+    method = method.upper()
+    if plain.startswith("/v2/"):
+        # Webhooks publish with any method; `Upstash-Method` says which one the destination sees.
+        if call == "publish" and rest:
+            return Publish(message=_decode_publish(path.partition("/publish/")[2], headers, body))
+        if call == "enqueue" and "/" in rest:
+            queue, _, target = path.partition("/enqueue/")[2].partition("/")
+            return Publish(message=_decode_publish(target, headers, body, unquote(queue)))
+        if plain == "/v2/batch" and method == "POST":
+            return Batch(messages=_decode_batch(body))
+        if call == "wait" and rest and method == "POST":
+            return _decode_wait(unquote(rest), headers, body)
+        if call == "notify" and rest and method == "POST":
+            return _decode_notify(rest, headers, body)
+        if call == "waiters" and rest and method == "GET":
+            return GetWaiters(event_id=unquote(rest))
+        if plain == _RUNS and method == "DELETE":
+            return _decode_cancel_runs(query, body)
+        if run_id := unquote(plain[len(_RUNS) + 1 :]) if plain.startswith(_RUNS + "/") else "":
+            if method == "GET":
+                return FetchRun(run_id=run_id, message_id=h.any_case(headers).get(h.MESSAGE_ID) or None)
+            if method == "DELETE":
+                return _decode_delete_run(run_id, query, body)
+    raise RequestUnknown(f"The engine has no {method} {plain[:200]}.")
+
+
+def split_destination(raw: str) -> tuple[str, list[tuple[str, str]]]:
+    """A destination and the configuration in its query: `("https://host/?x=1", [("upstash-retries", "3")])`.
+
+    `raw` is what follows `/v2/publish/`, undecoded. What is not configuration stays as it came, byte for byte; the
+    token is dropped. A slash that a proxy merged is put back, and a URL that is encoded as a whole is decoded.
+    """
+    if _ENCODED_URL_RE.match(raw):
+        url, mark, query = raw.partition("?")
+        raw = unquote(url) + mark + query
+    raw = _MERGED_SLASHES_RE.sub(r"\1://", raw, count=1)
+    target, _, query = raw.partition("?")
+    kept: list[str] = []
+    config: list[tuple[str, str]] = []
+    pieces = query.split("&")
+    for piece in pieces:
+        name, _, value = piece.partition("=")
+        lower = unquote_plus(name).lower()
+        if lower.startswith("upstash-"):
+            config.append((lower, unquote_plus(value)))
+        elif lower != TOKEN_PARAMETER:
+            kept.append(piece)
+    if len(kept) < len(pieces):
+        raw = f"{target}?{'&'.join(kept)}" if kept else target
+    if not raw:
+        raise MessageInvalid("The destination is empty: append a URL or the name of a URL group.", name="destination")
+    return raw, config
+
+
+_MERGED_SLASHES_RE = re.compile(r"^(https?):/(?!/)", re.IGNORECASE)
+_ENCODED_URL_RE = re.compile(r"^https?(?:%3A|:/?%2F)", re.IGNORECASE)
+
+
+def _decode_publish(raw: str, headers: Mapping[str, str], body: bytes, queue: str | None = None) -> Message:
+    destination, config = split_destination(raw)
+    return decode_message(destination, headers, body, config, queue)
+
+
+_batch_decoder = msgspec.json.Decoder(list[BatchItem])
+
+
+def _decode_batch(body: bytes) -> tuple[Message, ...]:
+    try:
+        items = _batch_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageInvalid(f"This is no batch, a JSON array of messages: {error}.", name="body") from error
+    messages = []
+    for index, item in enumerate(items):
+        try:
+            messages.append(from_batch_item(item))
+        except MessageInvalid as error:
+            raise MessageInvalid(
+                f"Message {index} of the batch: {error}", name=error.name, value=error.value
+            ) from error
+    return tuple(messages)
+
+
+def _decode_wait(event_id: str, headers: Mapping[str, str], body: bytes) -> Wait:
+    wait = decode_wait(body)
+    if wait.timeout_url not in ("", wait.url):
+        raise MessageInvalid(
+            f"A wait goes on at its own URL ({wait.url}) when the time is up; leave timeoutUrl away.",
+            name="timeoutUrl",
+            value=wait.timeout_url,
+        )
+    message = decode_message(wait.url, headers)
+    if message.workflow is None:
+        raise MessageInvalid(f"A wait needs the run that waits, in {h.WORKFLOW_RUN_ID}.", name=h.WORKFLOW_RUN_ID)
+    try:
+        timeout = to_seconds(wait.timeout)
+    except ValueError as error:
+        raise MessageInvalid(f"timeout: {error}", name="timeout", value=str(wait.timeout)) from error
+    return Wait(event_id=event_id, message=message, step=wait.step, timeout=timeout)
+
+
+def _decode_notify(rest: str, headers: Mapping[str, str], body: bytes) -> Notify:
+    first, separator, second = rest.partition("/")
+    return Notify(
+        # Clients do not encode event ids: slashes after the run's id belong to the event's.
+        event_id=unquote(second if separator else first),
+        run_id=unquote(first) if separator else None,
+        body=body,
+        deduplication_id=h.any_case(headers).get(h.DEDUPLICATION_ID) or None,
+    )
+
+
+def _decode_delete_run(run_id: str, query: str, body: bytes) -> FinishRun | CancelRun:
+    cancel = dict(parse_qsl(query, keep_blank_values=True)).get("cancel", "true").lower()
+    if cancel == "false":
+        return FinishRun(run_id=run_id, result=body or None)
+    if cancel == "true":
+        return CancelRun(run_id=run_id)
+    raise MessageInvalid(f"cancel: {cancel!r} is neither true nor false.", name="cancel", value=cancel)
+
+
+_CANCEL_FILTERS = {
+    name.lower(): name
+    for name in (
+        "workflowRunIds",
+        "workflowUrl",
+        "workflowUrlExactMatch",
+        "label",
+        "count",
+        "fromDate",
+        "toDate",
+        "callerIp",
+        "flowControlKey",
+    )
+}
+
+
+def _decode_cancel_runs(query: str, body: bytes) -> CancelRuns:
+    found: dict[str, list[str]] = {}
+    for given, value in [*parse_qsl(query, keep_blank_values=True), *_body_filters(body)]:
+        if given == TOKEN_PARAMETER:
+            continue
+        name = _CANCEL_FILTERS.get(given.lower())  # callerIp is also written callerIP
+        if name is None:
+            # A filter that is passed over would cancel more than was asked for.
+            raise MessageInvalid(
+                f"Runs cannot be chosen by {given!r}; there are {', '.join(_CANCEL_FILTERS.values())}.",
+                name=given,
+                value=value,
+            )
+        found.setdefault(name, []).append(value)
+
+    def one(name: str) -> str | None:
+        values = found.get(name, [])
+        if len(values) > 1:
+            raise MessageInvalid(f"{name} may be given once, not {len(values)} times.", name=name, value=values[1])
+        return values[0] if values else None
+
+    def whole(name: str) -> int | None:
+        text = one(name)
+        if text is not None and not (text.isascii() and text.isdecimal() and len(text) < 19):
+            raise MessageInvalid(f"{name}: {text!r} is no whole number.", name=name, value=text)
+        return None if text is None else int(text)
+
+    run_ids = tuple(run_id.strip() for value in found.get("workflowRunIds", []) for run_id in value.split(","))
+    if not all(run_ids) or ("workflowRunIds" in found and not run_ids):
+        # Nobody who names runs means all of them.
+        raise MessageInvalid("workflowRunIds names no run; leave it away to cancel all runs.", name="workflowRunIds")
+    return CancelRuns(
+        run_ids=run_ids,
+        workflow_url=one("workflowUrl"),
+        exact_url=(one("workflowUrlExactMatch") or "").lower() == "true",
+        label=",".join(found["label"]) if "label" in found else None,
+        count=whole("count"),
+        from_date=whole("fromDate"),
+        to_date=whole("toDate"),
+        caller_ip=one("callerIp"),
+        flow_control_key=one("flowControlKey"),
+    )
+
+
+def _body_filters(body: bytes) -> Iterable[tuple[str, str]]:
+    """Filters in a JSON body, as older clients send them, in the form of a query."""
+    if not body.strip():
+        return
+    try:
+        filters = msgspec.json.decode(body, type=dict[str, str | bool | int | list[str] | None])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageInvalid(f"The body holds no filters: {error}.", name="body") from error
+    for name, value in filters.items():
+        if isinstance(value, list):
+            yield from ((name, item) for item in value or [""])
+        elif value is not None:
+            yield name, str(value)
+
+
+# Answers: value -> HTTP
+
+
+def encode_answer(request: EngineRequest[R], answer: R) -> tuple[int, bytes]:
+    """Status and body of the answer to `request`."""
+    if isinstance(request, Publish):
+        published = cast(Published, answer)
+        return (202 if published.deduplicated else 200), msgspec.json.encode(published)
+    if isinstance(request, FetchRun):
+        return 200, encode_messages(cast("tuple[JournalMessage, ...]", answer))
+    if isinstance(request, CancelRuns):
+        return 200, msgspec.json.encode({"cancelled": answer})
+    if isinstance(request, Wait | FinishRun | CancelRun):
+        return 200, b"{}"
+    return 200, msgspec.json.encode(answer)
+
+
+def encode_error(error: WorkflowError, request: EngineRequest[Any] | None = None) -> tuple[int, bytes]:
+    """Status and body that tell a client of an error. SDKs act on the status: see `decode_answer`."""
+    if isinstance(error, RunEnded):
+        status = 404 if isinstance(request, FetchRun) else error.status
+    elif isinstance(error, EngineUnavailable):
+        status = error.status or 503
+    elif isinstance(error, EngineError):
+        status = error.status or 500
+    else:
+        status = error.status_code if isinstance(error, RequestRejected) else 500
+    return status, msgspec.json.encode({"error": str(error)})
+
+
+# Answers: HTTP -> value
+
+
+def decode_answer(request: EngineRequest[R], status: int, body: bytes) -> R:
+    """The answer, or the error that its status means.
+
+    RunEnded: 400 on what would be added to a run and on its end, 404 on what asks for one run. QuotaExceeded: 412.
+    EngineError, with status and text: any other refusal, and an answer that cannot be read.
+    """
+    if not 200 <= status < 300:
+        raise _refusal(request, status, body)
+    decode = _ANSWERS[type(request)]
+    try:
+        return cast(R, decode(request, body))
+    except (msgspec.DecodeError, MessageInvalid, UnicodeDecodeError, RecursionError) as error:
+        raise EngineError(
+            f"The engine answered {type(request).__name__} with {status} and what cannot be read: {error}.",
+            status=status,
+        ) from error
+
+
+def _refusal(request: EngineRequest[Any], status: int, body: bytes) -> EngineError:
+    text = _error_text(body)
+    if status == 412:
+        return QuotaExceeded(text or "A limit of the engine was reached.")
+    run_id = _asked_run(request)
+    if run_id is not None and status in ((404,) if isinstance(request, FetchRun | Notify) else (400, 404)):
+        return RunEnded(text or f"Run {run_id} is over or unknown.", run_id=run_id, status=status)
+    detail = f": {text}" if text else "."
+    return EngineError(f"The engine refused {type(request).__name__} with status {status}{detail}", status=status)
+
+
+def _asked_run(request: EngineRequest[Any]) -> str | None:
+    """The run that a request adds to or asks for; a new run is none, so its refusal is no end."""
+    if isinstance(request, FetchRun | FinishRun | CancelRun | Notify):
+        return request.run_id
+    messages: tuple[Message, ...] = ()
+    if isinstance(request, Batch):
+        messages = request.messages
+    elif isinstance(request, Publish | Wait):
+        messages = (request.message,)
+    for message in messages:
+        # An invoke starts a run too, but as a step of the one that waits for it.
+        if message.workflow is not None and (not message.workflow.init or message.workflow.invoke):
+            return message.workflow.run_id
+    return None
+
+
+def _error_text(body: bytes) -> str:
+    try:
+        read = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        read = None
+    if isinstance(read, dict) and isinstance(read.get("error"), str):
+        return cast(str, read["error"])
+    return body[:2000].decode("utf-8", "replace").strip()
+
+
+_published_decoder = msgspec.json.Decoder(Published | list[Published])
+_batch_answer_decoder = msgspec.json.Decoder(Published | list[Published | list[Published]])
+_notified_decoder = msgspec.json.Decoder(Notified | list[Notified])
+_waiters_decoder = msgspec.json.Decoder(list[WaiterInfo])
+_cancelled_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+def _published(answer: Published | list[Published]) -> Published:
+    """A URL group is answered with one item per endpoint: the first stands for all."""
+    if not isinstance(answer, list):
+        return answer
+    if not answer:
+        raise MessageInvalid("the list of messages is empty", name="body")
+    return answer[0]
+
+
+def _publish_answer(request: Publish, body: bytes) -> Published:
+    return _published(_published_decoder.decode(body))
+
+
+def _batch_answer(request: Batch, body: bytes) -> tuple[Published, ...]:
+    answer = _batch_answer_decoder.decode(body)
+    items = tuple(map(_published, answer if isinstance(answer, list) else [answer]))
+    if len(items) != len(request.messages):
+        raise MessageInvalid(f"{len(items)} items for {len(request.messages)} messages", name="body")
+    return items
+
+
+def _notify_answer(request: Notify, body: bytes) -> tuple[Notified, ...]:
+    answer = _notified_decoder.decode(body)  # documented as one object when the event is for one run
+    return tuple(answer) if isinstance(answer, list) else (answer,)
+
+
+def _fetch_answer(request: FetchRun, body: bytes) -> tuple[JournalMessage, ...]:
+    messages = decode_messages(body)
+    # A list of one is the payload alone, whose id is another when the run was started by REST.
+    if request.message_id is None or len(messages) == 1:
+        return tuple(messages)
+    for index, message in enumerate(messages):
+        if message.message_id == request.message_id:
+            return tuple(messages[: index + 1])
+    return ()
+
+
+def _cancelled_answer(request: CancelRuns, body: bytes) -> int:
+    count = _cancelled_decoder.decode(body).get("cancelled")
+    if not isinstance(count, int):
+        raise MessageInvalid('"cancelled" is missing', name="body")
+    return count
+
+
+def _nothing(request: EngineRequest[None], body: bytes) -> None:
+    """The body is ignored, as SDKs do."""
+
+
+_ANSWERS: dict[type[EngineRequest[Any]], Callable[[Any, bytes], Any]] = {
+    Publish: _publish_answer,
+    Batch: _batch_answer,
+    Wait: _nothing,
+    Notify: _notify_answer,
+    GetWaiters: lambda request, body: tuple(_waiters_decoder.decode(body)),
+    FetchRun: _fetch_answer,
+    FinishRun: _nothing,
+    CancelRun: _nothing,
+    CancelRuns: _cancelled_answer,
+}
