@@ -112,4 +112,4 @@ def run_workflows(*, skip_delays: bool = False, declare_schedules: bool = False,
 def send_event(event_id: str, data: Any = None, *, run: Any = None) -> tuple[Notified, ...]:
     """Send an event to whoever waits for it; with `run` (a Run, handle or id) it is kept for that run's next wait."""
     run_id = getattr(run, "run_id", None) or getattr(run, "id", None) or run
-    return tuple(get_client().notify(event_id, data, workflow_run_id=run_id))
+    return tuple(get_client().notify(event_id, data, run_id=run_id))
