@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from django_workflow.authoring.registry import registry
 from django_workflow.models import Run
 from django_workflow.presentation import lookup
 
@@ -35,8 +36,6 @@ class WorkflowFilter(admin.SimpleListFilter):
     parameter_name = "workflow"
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> Choices:
-        from django_workflow.authoring.registry import registry
-
         names = set(registry.names()) | set(_recent(request)[0])
         return _with_chosen(names, self.value())
 

@@ -1,0 +1,179 @@
+"""Rows as JSON. Names are those of the models; bodies are parsed, with secrets hidden."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils import timezone
+from rest_framework import serializers
+
+from django_workflow.models import DeadLetter, Run, Schedule, Step, Waiter
+from django_workflow.presentation import values
+from django_workflow.presentation.words import running_time, why_text
+
+
+class RunIdField(serializers.SlugRelatedField[Run]):
+    """Another run by its run id."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(slug_field="run_id", read_only=True, **options)
+
+
+class RunSerializer(serializers.ModelSerializer[Run]):
+    """A run in a list, with the `step_count` of `lookup.with_step_count`."""
+
+    labels = serializers.ListField(source="label_list", child=serializers.CharField(), read_only=True)
+    why = serializers.SerializerMethodField()
+    owner = serializers.SerializerMethodField()
+    parent = RunIdField()
+    step_count = serializers.IntegerField(read_only=True)
+    resumed_from = RunIdField()
+    duration_seconds = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Run
+        fields: tuple[str, ...] = (
+            "run_id",
+            "workflow",
+            "status",
+            "why",
+            "summary",
+            "labels",
+            "error",
+            "error_step",
+            "trigger_kind",
+            "owner",
+            "parent",
+            "resumed_from",
+            "step_count",
+            "progress_done",
+            "progress_total",
+            "created_at",
+            "started_at",
+            "finished_at",
+            "due_at",
+            "duration_seconds",
+        )
+        read_only_fields = fields
+
+    def get_why(self, run: Run) -> str:
+        return why_text(run, timezone.now())
+
+    def get_owner(self, run: Run) -> str | None:
+        return None if run.owner is None else run.owner.get_username()
+
+    def get_duration_seconds(self, run: Run) -> float | None:
+        return _seconds(run)
+
+
+class RunDetailSerializer(RunSerializer):
+    """A run by itself, with its values."""
+
+    payload = serializers.SerializerMethodField()
+    result = serializers.SerializerMethodField()
+
+    class Meta(RunSerializer.Meta):
+        fields = (*RunSerializer.Meta.fields, "url", "deadline_at", "code_version", "payload", "result")
+        read_only_fields = fields
+
+    def get_payload(self, run: Run) -> Any:
+        return values.payload_of(run)
+
+    def get_result(self, run: Run) -> Any:
+        return values.result_of(run)
+
+
+class StepSerializer(serializers.ModelSerializer[Step]):
+    """A step. `result` comes from the `results` of the context: step id -> value."""
+
+    result = serializers.SerializerMethodField()
+    duration_seconds = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Step
+        fields = (
+            "step_id",
+            "name",
+            "step_type",
+            "status",
+            "concurrent",
+            "attempts",
+            "queued_at",
+            "started_at",
+            "finished_at",
+            "due_at",
+            "duration_seconds",
+            "event_id",
+            "error",
+            "result",
+        )
+        read_only_fields = fields
+
+    def get_result(self, step: Step) -> Any:
+        return self.context.get("results", {}).get(step.step_id)
+
+    def get_duration_seconds(self, step: Step) -> float | None:
+        return _seconds(step)
+
+
+class WaiterSerializer(serializers.ModelSerializer[Waiter]):
+    run_id = serializers.CharField(source="run.run_id", read_only=True)
+    workflow = serializers.CharField(source="run.workflow", read_only=True)
+    since = serializers.DateTimeField(source="created_at", read_only=True)
+    expires = serializers.DateTimeField(source="deadline_at", read_only=True)
+
+    class Meta:
+        model = Waiter
+        fields = ("event_id", "run_id", "workflow", "step_name", "state", "since", "expires", "resolved_at")
+        read_only_fields = fields
+
+
+class ScheduleSerializer(serializers.ModelSerializer[Schedule]):
+    payload = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Schedule
+        fields = (
+            "schedule_id",
+            "workflow",
+            "cron",
+            "timezone",
+            "payload",
+            "in_code",
+            "paused",
+            "created_at",
+            "next_at",
+            "last_at",
+            "last_run_id",
+        )
+        read_only_fields = fields
+
+    def get_payload(self, schedule: Schedule) -> Any:
+        return values.parsed(schedule.payload)
+
+
+class DeadLetterSerializer(serializers.ModelSerializer[DeadLetter]):
+    id = serializers.UUIDField(read_only=True)
+    run_id = serializers.CharField(source="run.run_id", read_only=True, default=None)
+    workflow = serializers.CharField(source="run.workflow", read_only=True, default=None)
+    failed_at = serializers.DateTimeField(source="created_at", read_only=True)
+
+    class Meta:
+        model = DeadLetter
+        fields = (
+            "id",
+            "run_id",
+            "workflow",
+            "step_name",
+            "destination",
+            "status",
+            "error",
+            "failure_state",
+            "failed_at",
+        )
+        read_only_fields = fields
+
+
+def _seconds(row: Run | Step) -> float | None:
+    length = running_time(row, timezone.now())
+    return None if length is None else round(length.total_seconds(), 6)
