@@ -36,15 +36,12 @@ def next_occurrence(expression: str, after: datetime, timezone: str = "UTC") -> 
     if after.tzinfo is None:
         raise ValueError(f"`after` ({after}) has no time zone; give an aware datetime.")
     fields, zone = _parse(expression, timezone)
-    try:
-        # Around the change back from summer time the library counts on in local time, so it may name an instant that
-        # has passed: the repeated hour then belongs to the first pass, and the one after it is meant.
-        for occurrence in CronSim(fields, after.astimezone(zone)):
-            found = occurrence.astimezone(UTC)
-            if found > after:
-                return found
-    except CronSimError as error:  # pragma: no cover - `_parse` has tried the fields
-        raise ValueError(f"{expression!r} is no cron expression ({error}).") from error
+    # Around the change back from summer time the library counts on in local time, so it may name an instant that has
+    # passed: the repeated hour then belongs to the first pass, and the one after it is meant.
+    for occurrence in CronSim(fields, after.astimezone(zone)):
+        found = occurrence.astimezone(UTC)
+        if found > after:
+            return found
     raise ValueError(f"The cron expression {expression!r} never occurs.")
 
 

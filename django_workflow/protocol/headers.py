@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 V = TypeVar("V")
 
@@ -135,6 +135,11 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._items[name.lower()][1]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        # Most lookups of a delivery miss; the inherited method would raise and catch for each.
+        item = self._items.get(name.lower())
+        return default if item is None else item[1]
 
     def __iter__(self) -> Iterator[str]:
         return (name for name, _ in self._items.values())

@@ -64,6 +64,7 @@ def test_after_may_be_in_any_zone() -> None:
         ("CRON_TZ=../etc/passwd * * * * *", "is no time zone"),
         ("CRON_TZ= * * * * *", "is no time zone"),
         ("*" * 600, "512 characters"),
+        ("0 0 */30 2 SUN#5", "never occurs"),  # a fifth Sunday is never the first day
     ],
 )
 def test_check_cron_says_what_is_wrong(expression: str, reason: str) -> None:

@@ -31,6 +31,8 @@ def test_headers_are_found_in_any_case() -> None:
     assert "accept" in headers
     assert 3 not in headers  # type: ignore[comparison-overlap]
     assert headers.get("missing") is None
+    assert (headers.get("ACCEPT"), headers.get("missing", "-"), len(headers)) == ("*/*", "-", 2)
+    assert repr(headers) == "Headers({'x-user': '2', 'Accept': '*/*'})"
     assert dict(headers) == {"x-user": "2", "Accept": "*/*"}
 
 
