@@ -137,10 +137,11 @@ class EngineTransport:
         before = len(unit.after.remembered)
         fold(unit, settled)
         if len(unit.after.remembered) == before:
-            raise RunEnded(
-                f"The lease of run {session.run_id} was lost while an atomic step ran; its writes are rolled back. "
-                "The step runs again, or the run is over.",
-                run_id=session.run_id,
+            # Not RunEnded: that would acknowledge a delivery which, with the rollback, may still be there to make.
+            raise EngineError(
+                f"The lease of run {session.run_id} was lost while an atomic step ran, so its writes are rolled back. "
+                "Another worker runs the step again, or the run is over.",
+                status=409,
             )
         session.written = unit.flush()
         session.requests.clear()
