@@ -102,7 +102,7 @@ def run_page(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
     deliveries = list(run.deliveries.order_by("due_at").defer("body", "config")[:ROWS])
     steps = _steps(request, run, now)
     length = running_time(run, now)
-    children = list(run.children.only("run_id", "workflow", "status", "parent").order_by("created_at")[: RELATED_RUNS + 1])
+    children = list(_briefly(run.children, "parent")[: RELATED_RUNS + 1])
     return {
         "run": run,
         "badge": badge_of(run),
@@ -120,9 +120,15 @@ def run_page(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
         "dead_letter": DeadLetter.objects.using(run._state.db).filter(run=run).only("pk", "failure_state").first(),
         "children": children[:RELATED_RUNS],
         "children_url": _list_url(parent__id__exact=str(run.pk)) if len(children) > RELATED_RUNS else "",
-        "resumed_as": list(run.resumed_as.only("run_id", "workflow", "status", "resumed_from").order_by("created_at")[:RELATED_RUNS]),
+        "resumed_as": _briefly(run.resumed_as, "resumed_from")[:RELATED_RUNS],
         "related": _related_object(run),
     }
+
+
+def _briefly(related: Any, link: str) -> QuerySet[Run]:
+    """Related runs, oldest first, with what a link to them shows. `link` is the field that relates them."""
+    runs: QuerySet[Run] = related.only("run_id", "workflow", "status", link).order_by("created_at")
+    return runs
 
 
 def value_of(value: Any, run: Run, name: str, *more: int) -> Value | None:

@@ -1,0 +1,119 @@
+"""Following a run from a terminal: a line for each step as it changes, and below them how far the run is.
+
+`workflow_trigger --wait` hands a `Follower` to whatever drives the run; it is called with the run again and again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from django_workflow.models import Run, Step
+from django_workflow.presentation.words import (
+    first_line,
+    instant_text,
+    length_text,
+    progress_text,
+    running_time,
+    why_text,
+)
+
+INTERVAL_SECONDS = 0.1
+BAR_WIDTH = 24
+LINE_WIDTH = 100
+CLEAR_LINE = "\r\x1b[K"
+
+
+class Output(Protocol):
+    """What Django gives commands as `self.stdout`."""
+
+    def write(
+        self, msg: str = "", style_func: Callable[[str], str] | None = None, ending: str | None = None
+    ) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool: ...
+
+
+class Follower:
+    """Call it with the run as it is now (None: not known yet).
+
+    True when the run is over or the time is up (then `timed_out` is set); before it says False it waits a little.
+    """
+
+    def __init__(self, out: Output | None, *, timeout: float | None = None, interval: float = INTERVAL_SECONDS) -> None:
+        self.timed_out = False
+        self._out = out
+        self._bar = out is not None and out.isatty()
+        self._interval = interval
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._shown: dict[int, tuple[str, int]] = {}
+        self._settled = 0  # all steps up to this number have been shown with their end
+
+    def __call__(self, run: Run | None) -> bool:
+        if run is not None:
+            if self._out is not None:
+                self._show(run, self._out)
+            if run.is_finished:
+                return True
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self.timed_out = True
+            return True
+        time.sleep(self._interval)
+        return False
+
+    def _show(self, run: Run, out: Output) -> None:
+        clear = CLEAR_LINE if self._bar else ""
+        open_steps = []
+        for step in run.steps.filter(step_id__gt=self._settled).order_by("step_id"):
+            if step.status in Step.OPEN:
+                open_steps.append(step)
+            if self._shown.get(step.step_id) != (step.status, step.attempts):
+                self._shown[step.step_id] = (step.status, step.attempts)
+                for line in step_lines(step):
+                    out.write(clear + line)
+        while self._shown.get(self._settled + 1, (Step.Status.QUEUED, 0))[0] not in Step.OPEN:
+            self._settled += 1
+        if self._bar:
+            line = "" if run.is_finished else f"{bar(run)} {progress_text(run, len(self._shown), open_steps)}"
+            out.write(clear + line[:LINE_WIDTH], ending="")
+            out.flush()
+
+
+def step_lines(step: Step) -> Iterator[str]:
+    """A step in words; nothing while it only waits for its turn."""
+    now = timezone.now()
+    name = f"{step.step_id:>3} {step.name}"
+    length = running_time(step, now)
+    due = instant_text(step.due_at, now) if step.due_at else ""
+    match step.status:
+        case Step.Status.SUCCESS:
+            yield f"{_('done'):<8}{name}" + (f"  {length_text(length)}" if length is not None else "")
+        case Step.Status.FAILED | Step.Status.CANCELED:
+            yield f"{step.get_status_display().lower():<8}{name}  {first_line(step.error)}".rstrip()
+        case Step.Status.RETRYING:
+            yield f"{_('retry'):<8}{name}  {_('again at %s') % due}: {first_line(step.error)}"
+        case Step.Status.WAITING:
+            yield f"{_('waits'):<8}{name}  {step.event_id}  {_('until %s') % due if due else ''}".rstrip()
+        case Step.Status.SLEEPING:
+            yield f"{_('sleeps'):<8}{name}  {_('until %s') % due if due else ''}".rstrip()
+        case Step.Status.RUNNING:
+            yield f"{_('runs'):<8}{name}"
+
+
+def bar(run: Run) -> str:
+    """`[#####-----]` when the run says how much there is, else `[ running ]`."""
+    if not run.progress_total:
+        return f"[{run.get_status_display().lower():^{BAR_WIDTH}}]"
+    filled = min(BAR_WIDTH, BAR_WIDTH * (run.progress_done or 0) // run.progress_total)
+    return f"[{'#' * filled}{'-' * (BAR_WIDTH - filled)}]"
+
+
+def last_line(run: Run) -> str:
+    """How a run stands, in one sentence with its id."""
+    return f"{run.get_status_display()}: {run.run_id}  {why_text(run, timezone.now())}"
