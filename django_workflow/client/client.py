@@ -82,7 +82,7 @@ class Client:
         `decode` turns the result's JSON into what `handle.wait()` returns.
         """
         message = self._init(Trigger(workflow, body, options))
-        return self._handle(message, self.transport.send(Batch(messages=(message,)))[0], decode)
+        return self._handle(message, self.batch((message,))[0], decode)
 
     async def atrigger(
         self,
@@ -93,7 +93,7 @@ class Client:
         decode: Callable[[bytes], Any] = msgspec.json.decode,
     ) -> RunHandle:
         message = self._init(Trigger(workflow, body, options))
-        return self._handle(message, (await self.transport.asend(Batch(messages=(message,))))[0], decode)
+        return self._handle(message, (await self.abatch((message,)))[0], decode)
 
     def trigger_many(
         self, triggers: Iterable[Trigger], *, decode: Callable[[bytes], Any] = msgspec.json.decode
@@ -176,10 +176,17 @@ class Client:
         return await self.transport.asend(Publish(message=message))
 
     def batch(self, messages: Sequence[Message]) -> tuple[Published, ...]:
-        """Hand over messages together; gives the answers in their order, nothing for nothing."""
+        """Hand over messages together; gives the answers in their order, nothing for nothing.
+
+        A body that is no text cannot stand in a batch: then each message goes by itself.
+        """
+        if not all(map(_is_text, messages)):
+            return tuple(map(self.publish, messages))
         return self.transport.send(Batch(messages=tuple(messages))) if messages else ()
 
     async def abatch(self, messages: Sequence[Message]) -> tuple[Published, ...]:
+        if not all(map(_is_text, messages)):
+            return tuple([await self.apublish(message) for message in messages])
         return await self.transport.asend(Batch(messages=tuple(messages))) if messages else ()
 
     def fetch_run(self, run_id: str, message_id: str | None = None) -> tuple[JournalMessage, ...]:
@@ -285,6 +292,17 @@ def _notify_request(event_id: str, data: object, run_id: str | None, deduplicati
     return Notify(
         event_id=_not_empty(event_id, "event id"), body=body, run_id=run_id, deduplication_id=deduplication_id
     )
+
+
+def _is_text(message: Message) -> bool:
+    body = message.body
+    if body.isascii():
+        return True
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _not_empty(value: str, what: str) -> str:

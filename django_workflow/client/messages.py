@@ -30,11 +30,13 @@ def init_message(
     invoke: bool = False,
     invoke_count: int = 0,
     trigger_by_sdk: bool = False,
+    keeps_config: bool = False,
 ) -> Message:
     """The message that starts run `run_id` at `url`.
 
     Users' headers go to every call of the run and of its failure callback; a `content-type` among them is also the
-    message's own. `invoke`: `body` is an invoke request, and `invoke_count` the depth of the new run.
+    message's own. `invoke`: `body` is an invoke request, and `invoke_count` the depth of the new run. `keeps_config`:
+    the engine knows already where this run's failure is reported.
     """
     headers = dict(options.headers)
     forwarded = {**headers, **STEP_HEADERS}
@@ -51,10 +53,11 @@ def init_message(
         not_before=options.not_before,
         retries=options.retries,
         retry_delay=options.retry_delay,
+        timeout=options.timeout,
         flow_control=options.flow_control,
         labels=options.labels,
         redact=options.redact,
-        failure_callback=_failure_callback(run_id, url, options, headers),
+        failure_callback=None if keeps_config else _failure_callback(run_id, url, options, headers),
         workflow=WorkflowFields(
             run_id=run_id,
             url=url,

@@ -43,6 +43,9 @@ class TriggerOptions:
     retry_delay: str | None = None
     """Delay before a retry: an expression in milliseconds with the variable `retried`."""
 
+    timeout: float | None = None
+    """Seconds that one call of the run may take."""
+
     flow_control: FlowControl | None = None
     """Limits that all calls of the run share with others of the same key."""
 
@@ -67,6 +70,7 @@ class TriggerOptions:
         not_before: Instant | None = None,
         retries: int | None = None,
         retry_delay: Duration | None = None,
+        timeout: Duration | None = None,
         flow_control: FlowControl | Mapping[str, Any] | None = None,
         label: str | Iterable[str] | None = None,
         headers: Mapping[str, str] | None = None,
@@ -80,6 +84,7 @@ class TriggerOptions:
             not_before=None if not_before is None else as_unix_seconds(not_before),
             retries=as_retries(retries),
             retry_delay=as_retry_delay(retry_delay),
+            timeout=None if timeout is None else to_seconds(timeout),
             flow_control=as_flow_control(flow_control),
             labels=as_labels(label),
             headers=as_headers(headers),

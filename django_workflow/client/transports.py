@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 import httpx
-import msgspec
 
 from django_workflow.errors import EngineError, EngineUnavailable, Misconfigured
+from django_workflow.protocol import wire
 from django_workflow.protocol.requests import EngineRequest
 
 R = TypeVar("R")
@@ -91,8 +91,6 @@ class HttpTransport:
         return f"<HttpTransport {self.url}>"
 
     def send(self, request: EngineRequest[R]) -> R:
-        from django_workflow.protocol import wire
-
         encoded = wire.encode_request(request)
         # As bytes: httpx refuses to send text outside of ASCII, but step names and headers of users may hold it.
         headers = [(name.encode(), value.encode()) for name, value in encoded.headers.items()]
@@ -147,8 +145,6 @@ class WireTransport:
         self.inner = inner
 
     def send(self, request: EngineRequest[R]) -> R:
-        from django_workflow.protocol import wire
-
         arrived = _over_the_wire(request)
         try:
             answer = self.inner.send(arrived)
@@ -157,8 +153,6 @@ class WireTransport:
         return wire.decode_answer(request, *wire.encode_answer(arrived, answer))
 
     async def asend(self, request: EngineRequest[R]) -> R:
-        from django_workflow.protocol import wire
-
         arrived = _over_the_wire(request)
         try:
             answer = await self.inner.asend(arrived)
@@ -171,16 +165,12 @@ class WireTransport:
 
 
 def _over_the_wire(request: EngineRequest[R]) -> EngineRequest[R]:
-    from django_workflow.protocol import wire
-
     encoded = wire.encode_request(request)
     return wire.decode_request(encoded.method, encoded.path, encoded.headers, encoded.body)
 
 
 def _refused(request: EngineRequest[R], error: EngineError) -> R:
-    """A refusal travels as its status and text; no answer at all (status 0) does not travel."""
-    from django_workflow.protocol import wire
-
-    if not error.status:
+    """A refusal travels as its status and text; no answer at all does not travel."""
+    if isinstance(error, EngineUnavailable):
         raise error
-    return wire.decode_answer(request, error.status, msgspec.json.encode({"error": str(error)}))
+    return wire.decode_answer(request, *wire.encode_error(error, request))

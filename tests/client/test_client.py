@@ -21,6 +21,7 @@ from django_workflow.protocol.requests import (
     FinishRun,
     GetWaiters,
     Notify,
+    Publish,
     Published,
 )
 from django_workflow.replay.step_call import CurrentStep, current_step
@@ -172,6 +173,11 @@ async def test_the_async_twins_send_the_same(client: Client, transport: Recordin
     other.waiters("paid")
     other.cancel(["wfr_a", "wfr_b"])
     assert transport.sent == twin.sent
+
+
+def test_a_body_that_is_no_text_goes_by_itself(client: Client, transport: RecordingTransport) -> None:
+    client.trigger_many([Trigger("checkout", b"\xff\xfe"), Trigger("refund", "ü".encode())])
+    assert [type(request) for request in transport.sent] == [Publish, Publish]  # a batch is JSON
 
 
 # events

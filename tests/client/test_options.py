@@ -28,6 +28,7 @@ def test_nothing_said_stays_unsaid() -> None:
         ({"retry_delay": "1000 * (1 + retried)"}, "retry_delay", "1000 * (1 + retried)"),
         ({"retry_delay": timedelta(seconds=5)}, "retry_delay", "5000"),  # milliseconds on the wire
         ({"retry_delay": 0.25}, "retry_delay", "250"),
+        ({"timeout": "90s"}, "timeout", 90.0),
         ({"label": "vip"}, "labels", ("vip",)),
         ({"label": ["vip", "eu-1"]}, "labels", ("vip", "eu-1")),
         ({"run_id": "my-run"}, "run_id", "wfr_my-run"),
