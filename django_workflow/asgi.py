@@ -1,6 +1,6 @@
 """The ASGI application of a project that uses workflows: WebSockets beside HTTP, and a worker in the server process.
 
-    application = workflow_application(get_asgi_application())
+application = workflow_application(get_asgi_application())
 """
 
 from __future__ import annotations

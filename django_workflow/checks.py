@@ -50,7 +50,9 @@ def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 def check_time_zone(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     if django_settings.USE_TZ:
         return []
-    return [Error("USE_TZ is off, but instants of runs are aware.", id="django_workflow.E003", hint="Set USE_TZ = True.")]
+    return [
+        Error("USE_TZ is off, but instants of runs are aware.", id="django_workflow.E003", hint="Set USE_TZ = True.")
+    ]
 
 
 @register(Tags.urls)

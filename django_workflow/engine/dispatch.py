@@ -6,7 +6,6 @@ Nothing is written here.
 
 from __future__ import annotations
 
-import base64
 import io
 import logging
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from functools import cache
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
-import msgspec
 from django.conf import settings as django_settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http import HttpResponse
@@ -34,7 +32,7 @@ from django_workflow.engine.unit_of_work import After
 from django_workflow.models import Delivery
 from django_workflow.protocol import headers as names
 from django_workflow.protocol.signature import sign
-from django_workflow.protocol.steps import CallType, JournalMessage, RawMessage
+from django_workflow.protocol.steps import CallType, JournalMessage, encode_messages
 
 logger = logging.getLogger("django_workflow.engine")
 
@@ -137,7 +135,7 @@ class Dispatcher:
     def _body(self, lease: Lease, journal: list[JournalMessage], *, lazy: bool) -> bytes:
         if lease.kind != Delivery.Kind.STEP:
             return raw(lease.body, lease.body_is_base64)
-        return b"" if lazy else encode_journal(journal)
+        return b"" if lazy else encode_messages(journal)
 
     def _headers(self, lease: Lease, info: RunInfo | None) -> dict[str, str]:
         """Headers of a delivery: the user's, then the engine's own, which win."""
@@ -168,16 +166,6 @@ class Dispatcher:
         else:
             headers.pop(names.WORKFLOW_SDK_VERSION, None)
         return headers
-
-
-def encode_journal(journal: list[JournalMessage]) -> bytes:
-    """A steps delivery's body: every message with its bytes in base64."""
-    return msgspec.json.encode(
-        [
-            RawMessage(message.message_id, base64.b64encode(message.body.encode()).decode(), message.call_type)
-            for message in journal
-        ]
-    )
 
 
 # In-process requests: real requests without sockets, signals or connection handling.

@@ -106,6 +106,7 @@ def start_run(
         status=Run.Status.SCHEDULED if due > unit.now else Run.Status.QUEUED,
         payload=text,
         payload_is_base64=is_base64,
+        flow_key=message.flow_control.key if message.flow_control else "",
         labels=f",{','.join(message.labels)}," if message.labels else "",
         trigger_kind=trigger_kind,
         parent_id=parent_key,

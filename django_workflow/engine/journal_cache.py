@@ -11,10 +11,10 @@ from threading import Lock
 from uuid import UUID
 
 from django_workflow.engine.addresses import is_own
-from django_workflow.engine.records import RunInfo, decode_config, milliseconds
+from django_workflow.engine.records import RunInfo, decode_config, milliseconds, raw
 from django_workflow.models import JournalEntry, Run
 from django_workflow.protocol.identifiers import message_id_of
-from django_workflow.protocol.steps import JournalMessage
+from django_workflow.protocol.steps import CallType, JournalMessage
 
 DEFAULT_BYTES = 64 * 1024 * 1024
 
@@ -24,7 +24,7 @@ class CachedRun:
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info
-        self.messages = [JournalMessage(message_id_of(info.key), info.payload)]
+        self.messages = [journal_message(info.key, info.payload, info.payload_is_base64)]
         self.bytes = len(info.payload) + 512
 
 
@@ -79,12 +79,13 @@ class JournalCache:
             JournalEntry.objects.using(self._alias)
             .filter(run_id=cached.info.key, position__gte=len(cached.messages), position__lt=length)
             .order_by("position")
-            .values_list("position", "pk", "body", "call_type")
+            .values_list("position", "pk", "body", "body_is_base64", "call_type")
         )
-        for position, key, body, call_type in rows:
-            self.append(cached.info.key, position, JournalMessage(message_id_of(key), body, call_type))
-            if position >= len(cached.messages):  # evicted meanwhile, or a gap that a rollback left in the cache
-                cached.messages.append(JournalMessage(message_id_of(key), body, call_type))
+        for position, key, body, is_base64, call_type in rows:
+            message = journal_message(key, body, is_base64, call_type)
+            self.append(cached.info.key, position, message)
+            if position >= len(cached.messages):  # evicted meanwhile
+                cached.messages.append(message)
 
     def _grow(self, cached: CachedRun, size: int, *, new: bool = False) -> None:
         cached.bytes += size
@@ -92,6 +93,12 @@ class JournalCache:
         while self._bytes > self._max_bytes and len(self._runs) > 1:
             _, oldest = self._runs.popitem(last=False)
             self._bytes -= oldest.bytes
+
+
+def journal_message(key: UUID, body: str, is_base64: bool, call_type: str = CallType.STEP) -> JournalMessage:
+    """A message as endpoints get it; bytes that are no UTF-8 stand in its text as lone surrogates."""
+    text = raw(body, True).decode("utf-8", "surrogateescape") if is_base64 else body
+    return JournalMessage(message_id_of(key), text, call_type)
 
 
 def read_info(alias: str, run_key: UUID) -> RunInfo:

@@ -21,6 +21,7 @@ from django_workflow.engine.clock import current_clock
 from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
+from django_workflow.engine.records import from_unix
 from django_workflow.engine.runs import end_run
 from django_workflow.engine.session import Session
 from django_workflow.engine.settle import fold
@@ -253,7 +254,15 @@ def _cancel_many(unit: UnitOfWork, request: CancelRuns) -> int:
     if request.workflow_url:
         runs = runs.filter(**{"url" if request.exact_url else "url__startswith": request.workflow_url})
     if request.label:
-        runs = runs.with_label(request.label)
+        runs = runs.with_any_label(request.label.split(","))
+    if request.flow_control_key:
+        runs = runs.filter(flow_key=request.flow_control_key)
+    if request.from_date is not None:
+        runs = runs.filter(created_at__gte=from_unix(request.from_date / 1000))
+    if request.to_date is not None:
+        runs = runs.filter(created_at__lte=from_unix(request.to_date / 1000))
+    if request.caller_ip:
+        raise EngineError("Runs cannot be found by callerIp: the engine does not keep who called.", status=400)
     found = list(runs.order_by("pk").values_list("pk", "parent_id")[: request.count])
     unit.lock({key for pair in found for key in pair if key is not None})
     cancelled = 0

@@ -20,7 +20,7 @@ from django.dispatch import Signal
 
 from django_workflow.conf import get_settings
 from django_workflow.engine import events
-from django_workflow.engine.journal_cache import JournalCache
+from django_workflow.engine.journal_cache import JournalCache, journal_message
 from django_workflow.engine.records import Lease, RunInfo
 from django_workflow.models import (
     Attempt,
@@ -225,7 +225,9 @@ class UnitOfWork:
                 created_at=self.now,
             )
         )
-        self.after.remembered.append((state.key, position, JournalMessage(message_id_of(key), body, call_type, step)))
+        message = journal_message(key, body, True, call_type) if is_base64 else None
+        message = message or JournalMessage(message_id_of(key), body, call_type, step)
+        self.after.remembered.append((state.key, position, message))
         return position
 
     def has_result(self, state: RunState, step_id: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.conf import settings
@@ -27,6 +29,9 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def with_label(self, label: str) -> Self:
         return self.filter(labels__contains=f",{label},")
+
+    def with_any_label(self, labels: Iterable[str]) -> Self:
+        return self.filter(reduce(or_, (models.Q(labels__contains=f",{label},") for label in labels)))
 
     def locked(self, keys: Iterable[UUID], *, skip_locked: bool = False) -> Self:
         """Lock these runs' rows, in the order of their keys (the order that every writer keeps).
@@ -82,6 +87,7 @@ class Run(models.Model):
     payload = models.TextField(_("payload"), blank=True)
     payload_is_base64 = models.BooleanField(default=False)
     result = models.TextField(_("result"), null=True, blank=True)  # noqa: DJ001 - "no result" is not an empty one
+    flow_key = ExactCharField(_("flow-control key"), max_length=255, blank=True)
     labels = models.TextField(_("labels"), blank=True, help_text=_("Wrapped in commas: `,vip,eu,`."))
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL,

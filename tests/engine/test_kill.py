@@ -24,17 +24,21 @@ def finished_steps(run_id: str) -> int:
     return JournalEntry.objects.filter(run__run_id=run_id).count()
 
 
+def kill_somewhere(run_id: str, dice: random.Random, log: Path) -> None:
+    """Start a worker, and kill it somewhere inside or between the steps of that run."""
+    enough = dice.randrange(STEPS)
+    with WorkerProcess(log=log) as worker:
+        eventually(lambda: finished_steps(run_id) >= enough)
+        time.sleep(dice.random() * STEP_SECONDS * 1.5)
+        worker.kill()
+
+
 def test_no_result_is_lost_and_atomic_effects_happen_once_when_workers_are_killed(tmp_path: Path) -> None:
     dice = random.Random(20)
     handles = []
     for _ in range(KILLS):
-        handle = ten_effects.trigger(STEP_SECONDS)
-        handles.append(handle)
-        enough = dice.randrange(STEPS)
-        with WorkerProcess(log=tmp_path / "worker.log") as worker:
-            eventually(lambda: finished_steps(handle.id) >= enough or handle.run.is_finished)
-            time.sleep(dice.random() * STEP_SECONDS * 1.5)  # somewhere inside or between steps
-            worker.kill()
+        handles.append(ten_effects.trigger(STEP_SECONDS))
+        kill_somewhere(handles[-1].id, dice, tmp_path / "worker.log")
     with WorkerProcess(log=tmp_path / "worker.log"):
         eventually(lambda: not Run.objects.active().exists())
 
