@@ -1,4 +1,4 @@
-"""What comes in and what goes out of an endpoint, without Django's request and response."""
+"""What comes into an endpoint and what goes out of it, without Django's request and response."""
 
 from __future__ import annotations
 

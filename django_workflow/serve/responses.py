@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from django_workflow.errors import NonRetryableError, RetryAfterError
+from django_workflow.errors import NonRetryableError, RetryAfterError, SignatureInvalid
 from django_workflow.protocol import headers as h
 from django_workflow.protocol.durations import to_seconds
 from django_workflow.serve.endpoint import EndpointResponse
@@ -73,6 +73,12 @@ def rejected(status: int, error: str, message: str) -> EndpointResponse:
     return _response(status, {"error": error, "message": message})
 
 
+def unsigned(error: SignatureInvalid) -> EndpointResponse:
+    """401: nothing was run; `reason` is the stable name of what does not hold."""
+    body = {"error": type(error).__name__, "reason": error.reason, "message": str(error)}
+    return _response(error.status_code, body)
+
+
 def failed(
     error: BaseException, *, step_name: str | None = None, retry: bool = True, show_stack: bool = False
 ) -> EndpointResponse:
@@ -98,7 +104,10 @@ def failed(
 
 
 def retry_after(value: float | timedelta | datetime | str) -> str:
-    """Whole seconds, or the HTTP date of an instant (rounded up): no clock is read here. Raises ValueError or TypeError."""
+    """Whole seconds, or the HTTP date of an instant, rounded up: no clock is read here.
+
+    Raises ValueError or TypeError for what is neither.
+    """
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"RetryAfterError got {value!r}, which has no time zone.")

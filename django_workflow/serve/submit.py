@@ -7,7 +7,7 @@ requests of their own; which engine takes them is the client's business. Source:
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from django_workflow.client.client import Client, with_default_retries
@@ -30,6 +30,17 @@ from django_workflow.replay.outcome import (
 )
 
 logger = logging.getLogger("django_workflow.serve")
+
+
+Emitter = Callable[[str, str, object], None]
+
+_emitter: Emitter | None = None
+
+
+def use_emitter(emitter: Emitter | None) -> None:
+    """`emitter(run_id, event, data)` tells the watchers of a run whose deliveries come over the network."""
+    global _emitter
+    _emitter = emitter
 
 
 class Submitter:
@@ -89,6 +100,14 @@ class Submitter:
 
     def transaction(self) -> AbstractContextManager[None]:
         return self.client.transport.atomic()
+
+    def emit(self, event: str, data: object) -> None:
+        # A session knows the transaction that the event belongs to; without one it goes on its own.
+        emit = getattr(self.session, "emit", None)
+        if emit is not None:
+            emit(event, data)
+        elif _emitter is not None:
+            _emitter(self.run_id, event, data)
 
     # What the handler sends when the function has ended, and for callbacks of calls
 

@@ -1,0 +1,96 @@
+"""One call of an endpoint, as `handler` has understood it: what its parts (`start`, `failure` …) work on."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from django_workflow.authoring.context_base import RunDetails
+from django_workflow.authoring.decorator import Workflow
+from django_workflow.client.client import Client
+from django_workflow.client.session import DeliverySession
+from django_workflow.errors import NonRetryableError, PayloadInvalid, QuotaExceeded, RetryAfterError, RunEnded
+from django_workflow.protocol.invocation import Invocation
+from django_workflow.serve import responses
+from django_workflow.serve.endpoint import EndpointRequest, EndpointResponse
+from django_workflow.serve.submit import Submitter
+
+logger = logging.getLogger("django_workflow.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointCall:
+    """`signed`: the engine has made this call, so its answer may say where in the code an error came from."""
+
+    workflow: Workflow[Any, Any]
+    request: EndpointRequest
+    invocation: Invocation
+    client: Client
+    session: DeliverySession | None
+    signed: bool
+
+    @property
+    def run_id(self) -> str:
+        return self.invocation.run_id
+
+    def details(self, run_id: str | None = None) -> RunDetails:
+        """The facts of the run, for its context; `run_id` for a run that is about to be made."""
+        invocation = self.invocation
+        return RunDetails(
+            run_id=run_id or invocation.run_id,
+            url=self.request.url,
+            payload=invocation.payload,
+            headers=self.request.headers,
+            labels=invocation.labels,
+            retried=invocation.retried,
+            created_at=invocation.created_at,
+            first_run_id=getattr(self.session, "first_run_id", ""),
+        )
+
+    def submitter(self) -> Submitter:
+        invocation = self.invocation
+        return Submitter(
+            self.client,
+            invocation.run_id,
+            self.request.url,
+            session=self.session,
+            created_at=invocation.created_at,
+            invoke_count=invocation.invoke_count,
+        )
+
+    def failed(
+        self, error: BaseException, *, step_name: str | None = None, by_engine: bool = False
+    ) -> EndpointResponse:
+        """The answer for an exception. `by_engine`: the engine refused what this call submitted.
+
+        Only then does RunEnded mean that this run is over; out of a step's own code it is an error like any other.
+        """
+        if by_engine and isinstance(error, RunEnded):
+            logger.info("run %s ended while it was worked on", self.run_id, extra=self._extra(step_name))
+            return responses.acknowledged(self.run_id)
+        retry = not (by_engine and isinstance(error, QuotaExceeded)) and not self._is_bad_payload(error)
+        self._log(error, step_name)
+        return responses.failed(error, step_name=step_name, retry=retry, show_stack=self.signed)
+
+    def _is_bad_payload(self, error: BaseException) -> bool:
+        """Whether the payload of this run does not fit. A step may meet the same error with another workflow's."""
+        if not isinstance(error, PayloadInvalid):
+            return False
+        try:
+            self.workflow.decode_payload(self.invocation.payload)
+        except PayloadInvalid:
+            return True
+        return False
+
+    def _log(self, error: BaseException, step_name: str | None) -> None:
+        where = f"step {step_name!r} of workflow" if step_name else "workflow"
+        message = f"{where} %r failed in run %s: %s: %s"
+        args = (self.workflow.name, self.run_id or "(new)", type(error).__name__, error)
+        if isinstance(error, NonRetryableError | RetryAfterError):  # raised on purpose
+            logger.warning(message, *args, extra=self._extra(step_name))
+        else:
+            logger.error(message, *args, exc_info=error, extra=self._extra(step_name))
+
+    def _extra(self, step_name: str | None) -> dict[str, Any]:
+        return {"run_id": self.run_id, "workflow": self.workflow.name, "step": step_name}
