@@ -17,7 +17,7 @@ from django_workflow.replay.journal import Journal
 from django_workflow.replay.loop import run_on_thread_loop
 from django_workflow.replay.outcome import Cancelled, Failed, StepSubmission, Submission, Submitted
 from django_workflow.replay.port import Hooks, Port
-from django_workflow.replay.step_call import CurrentStep, LocalCall, StepCall, current_step
+from django_workflow.replay.step_call import CurrentStep, LocalCall, StepCall, check_text, current_step
 from django_workflow.replay.verdict import Ending
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Frontier:
         """
         with self.guarded(call.name, concurrent):
             if not isinstance(call, LocalCall):
+                check_text(call.name, "step name")
                 submission = call.submission(step_id, concurrent)
                 self.submit(call.name, [submission], concurrent)
                 return None
@@ -79,6 +80,7 @@ class Frontier:
 
     def start(self, call: LocalCall[Any], step_id: int, concurrent: int) -> CurrentStep:
         """Announce that a step's function is about to run."""
+        check_text(call.name, "step name")
         self.port.step_started(call.result_step(step_id, concurrent))
         return CurrentStep(call.name, step_id, self.first_run_id)
 
@@ -124,10 +126,13 @@ class Frontier:
 
     def announce(self, first: int, calls: Sequence[StepCall[Any]]) -> None:
         """Submit the plans of a group."""
-        names = ", ".join(call.name for call in calls)
-        with self.guarded(names, 1):
+        names = [call.name for call in calls]
+        together = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        with self.guarded(together, 1):
+            for name in names:
+                check_text(name, "step name")
             plans = [call.plan(number, len(calls)) for number, call in enumerate(calls, first)]
-            self.submit(names, plans, len(calls))
+            self.submit(together, plans, len(calls))
 
     def submit(self, name: str, submissions: Sequence[Submission], concurrent: int) -> None:
         """Hand over to the engine. Sets `ending`, unless the invocation goes on with the result."""

@@ -47,8 +47,8 @@ class InvocationLoop:
     def __init__(self) -> None:
         self._selector = _IdleSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
-        self._tasks = _Tasks()
-        self._loop.set_task_factory(self._tasks.make)
+        self.tasks = LoopTasks()
+        self._loop.set_task_factory(self.tasks.make)
         self._loop.set_exception_handler(_report)
         self._chores: list[tuple[Callable[[], None], contextvars.Context]] = []
         self.is_busy = False
@@ -61,7 +61,7 @@ class InvocationLoop:
         `when_idle` is asked whenever nothing is ready to run; it gives True when it made something ready.
         """
         self.is_busy = True
-        self._tasks.made = 0
+        self.tasks.made = 0
         self._selector.when_idle = when_idle
         try:
             main = self._loop.create_task(coroutine)
@@ -74,11 +74,6 @@ class InvocationLoop:
         finally:
             self._chores.clear()
             self.is_busy = False
-
-    @property
-    def has_one_task(self) -> bool:
-        """Whether nothing was started beside the coroutine of the current `run`."""
-        return self._tasks.made == 1
 
     def create_future(self) -> asyncio.Future[Any]:
         return self._loop.create_future()
@@ -120,24 +115,25 @@ class InvocationLoop:
 
     def _cancel_the_rest(self) -> None:
         for _ in range(CANCEL_ROUNDS):
-            rest = self._tasks.unfinished()
+            rest = self.tasks.unfinished()
             if not rest:
                 return
             for task in rest:
                 task.cancel()
             self._drive(self._loop.create_task(_wait_for(rest)))
-        names = ", ".join(task.get_name() for task in self._tasks.unfinished())
+        names = ", ".join(task.get_name() for task in self.tasks.unfinished())
         if names:
             logger.error("Tasks of a workflow did not end when they were cancelled, and are abandoned: %s.", names)
             self._loop.set_exception_handler(lambda loop, context: None)
             self.close()
 
 
-class _Tasks:
+class LoopTasks:
     """The tasks of a loop, and how many the current invocation made."""
 
     def __init__(self) -> None:
         self.made = 0
+        """One: nothing was started beside the coroutine of the current `run`."""
         self._alive: set[asyncio.Task[Any]] = set()
 
     def make(

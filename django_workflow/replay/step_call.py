@@ -87,6 +87,17 @@ def check_name(name: object) -> None:
         )
 
 
+LONGEST_NAME = 255
+
+
+def check_text(text: str, what: str) -> None:
+    """Raises StepError for text that cannot be stored as a name or id."""
+    if len(text) > LONGEST_NAME:
+        raise StepError(f"The {what} {text[:40]!r}... has {len(text)} characters, but {LONGEST_NAME} is the limit.")
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise StepError(f"The {what} {text!r} holds a character that cannot be stored.")
+
+
 class CurrentStep:
     """The step whose function runs. Found in `current_step` by what the function calls (triggers, notifies)."""
 

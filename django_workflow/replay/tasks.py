@@ -74,11 +74,18 @@ class TaskSteps:
     async def ask(self, call: StepCall[R]) -> R:
         """The result of a step. Raises WorkflowAbort when the invocation ends with it."""
         executor = self.executor
-        self._refuse_if_blocked(call.name)
-        if self.loop.has_one_task:
+        if executor.is_blocked or current_step.get() is not None or in_hook.get() or get_ident() != executor.thread:
+            executor.refuse(call.name)
+        if self.loop.tasks.made == 1:
             # Nothing else can be asked for before this task waits, so a known step need not wait for the others.
             step = executor.journal.results.get(executor.asked + 1)
-            if step is not None and step is not executor.news and is_single(step, call):
+            if (
+                step is not None
+                and step is not executor.news
+                and step.step_name == call.name
+                and step.step_type == call.step_type
+                and step.concurrent == 1
+            ):
                 executor.asked += 1
                 return call.read(step)
         turn = Turn(call, self.loop.create_future())
@@ -99,7 +106,6 @@ class TaskSteps:
         """The results of steps that run at the same time."""
         if not calls:
             return ()
-        self._refuse_if_blocked(calls[0].name)
         return tuple(await asyncio.gather(*map(self.ask, calls)))
 
     def outside(self, function: Callable[[], R]) -> Awaitable[R]:
@@ -112,11 +118,6 @@ class TaskSteps:
         for turn in waiting:
             if not turn.future.done():
                 turn.future.set_exception(self.executor.abort(turn.call.name))
-
-    def _refuse_if_blocked(self, name: str) -> None:
-        executor = self.executor
-        if executor.is_blocked or get_ident() != executor.thread or current_step.get() is not None or in_hook.get():
-            executor.refuse(name)
 
     def _withdraw(self, turn: Turn, error: asyncio.CancelledError) -> None:
         """The task that waited was cancelled, say by asyncio.timeout()."""

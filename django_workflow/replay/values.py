@@ -33,7 +33,7 @@ decode_json: Decode = msgspec.json.Decoder().decode
 
 
 def encode_value(
-    value: object, what: str, *, limit: int | None = None, error: type[WorkflowError] = ResultInvalid
+    value: object, what: str, *, limit: int | None = None, error: Callable[[str], WorkflowError] = ResultInvalid
 ) -> bytes:
     """The value as JSON. `what` names it in errors: "The result of step 'charge'".
 
@@ -56,6 +56,11 @@ def encode_value(
             "file and hand on its key."
         )
     return data
+
+
+def to_plain(value: object) -> Any:
+    """The value as JSON's own types (dict, list, str …). Raises TypeError for what has no JSON form."""
+    return msgspec.to_builtins(value, enc_hook=_write_foreign, str_keys=True)
 
 
 def encode_result(value: object, decode: Decode, what: str, limit: int | None) -> bytes:
@@ -116,7 +121,10 @@ def return_decoder(function: Any) -> Decode:
         return decoder
     if annotation is ANY:
         return decode_json if type(function) is FunctionType else decoder_for(return_type(function))
-    return decoder_for(_awaited(annotation))
+    try:
+        return _cached_decoder(annotation)
+    except TypeError:
+        return _make_decoder(annotation)
 
 
 _decoders_by_name: dict[tuple[str, str], Decode] = {}
@@ -141,10 +149,11 @@ def return_type(function: Any) -> Any:
     return ANY
 
 
-def resolve_annotation(annotation: Any, function: Any) -> Any:
+def resolve_annotation(annotation: Any, function: Any, known: Mapping[str, Any] | None = None) -> Any:
     """The type that an annotation of `function` means. Raises NameError for names that its module does not have.
 
-    One annotation alone: another parameter's type may be imported for type checkers only.
+    `known` are names that need not be there. One annotation alone is looked at: another parameter's type may be
+    imported for type checkers only.
     """
     if not isinstance(annotation, str):
         return annotation
@@ -154,7 +163,8 @@ def resolve_annotation(annotation: Any, function: Any) -> Any:
     def carrier() -> None: ...
 
     carrier.__annotations__ = {"return": annotation}
-    return typing.get_type_hints(carrier, getattr(function, "__globals__", {}), include_extras=True)["return"]
+    names = {**(known or {}), **getattr(function, "__globals__", {})}
+    return typing.get_type_hints(carrier, names, include_extras=True)["return"]
 
 
 def _awaited(annotation: Any) -> Any:
@@ -169,6 +179,7 @@ def _cached_decoder(type_: Any) -> Decode:
 
 
 def _make_decoder(type_: Any) -> Decode:
+    type_ = _awaited(type_)
     if type_ is ANY or type_ is Any or type_ is object or type_ is inspect.Parameter.empty:
         return decode_json
     if isinstance(type_, typing.TypeVar) or type_ in (typing.NoReturn, typing.Never):
@@ -216,7 +227,7 @@ def _hidden_problem(value: object, data: bytes) -> tuple[str, str] | None:
     """NaN, infinities and U+0000, which msgspec writes without a word."""
     if b"\\u0000" not in data:
         try:
-            json.dumps(msgspec.to_builtins(value, enc_hook=_write_foreign, str_keys=True), allow_nan=False)
+            json.dumps(to_plain(value), allow_nan=False)
         except ValueError:
             return _first_problem(value)
         return None

@@ -1,0 +1,263 @@
+"""AsyncWorkflowContext: the documented surface that async workflows meet.
+
+Its methods are those of `context.WorkflowContext`, to be awaited. Steps that are awaited together, by `asyncio.gather`,
+in a `TaskGroup` or by `ctx.parallel`, run at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from django_workflow.authoring import steps
+from django_workflow.authoring.context_base import BaseContext, checked_calls
+from django_workflow.authoring.remote_steps import FlowControlLike
+from django_workflow.authoring.results import (
+    CallResponse,
+    InvokeResult,
+    NotifyResult,
+    WaitResult,
+    Webhook,
+    WebhookResult,
+)
+from django_workflow.authoring.step_kinds import CreateWebhookStep, RunStep
+from django_workflow.client.options import Duration
+from django_workflow.replay.step_call import StepCall
+from django_workflow.replay.tasks import TaskSteps
+
+if TYPE_CHECKING:
+    from django_workflow.authoring.decorator import Workflow
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+
+
+class AsyncWorkflowContext(BaseContext[T]):
+    """What an async workflow is given: its payload and its steps, which are awaited. `T` is the payload's type.
+
+    The workflow's function is called again for every step; steps that are done give their kept results. So whatever
+    touches the world, or gives another value each time, belongs into a step. Names tell steps apart for people; the
+    order of the steps must stay the same while runs are in flight.
+    """
+
+    @property
+    def _tasks(self) -> TaskSteps:
+        tasks = self._executor.tasks
+        assert tasks is not None, "an async context is made for async workflows"
+        return tasks
+
+    @overload
+    def run(
+        self, name: str, function: Callable[..., R], /, *args: Any, atomic: bool | None, **kwargs: Any
+    ) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def run(
+        self, name: str, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]: ...
+    @overload
+    def run(
+        self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]: ...
+    def run(self, name: str, function: Any, /, *args: Any, atomic: bool | None = None, **kwargs: Any) -> Any:  # type: ignore[misc]
+        """Run `function(*args, **kwargs)` as a step: once, with its result kept.
+
+        Later calls of the workflow get the kept result and do not run the function. An exception fails the step, and
+        the engine tries it again as often as `retries` says; raise NonRetryableError to fail the run at once, or
+        RetryAfterError to choose the time. It may be any function, sync or async, a `functools.partial`, or a task of
+        `django.tasks` (whose function is taken).
+
+        The result must be JSON, a dataclass, a TypedDict, a msgspec.Struct, an attrs class or a pydantic model. The
+        function's return annotation decides as what it comes back; without one it comes back as plain JSON.
+
+        `atomic=True` runs a sync function in one database transaction with the storing of its result: its rows are
+        committed together with the result, or neither is.
+        """
+        return self._tasks.ask(RunStep(name, function, args, kwargs, atomic))
+
+    def sleep(self, name: str, duration: Duration) -> Coroutine[Any, Any, None]:
+        """Wait for a duration: seconds, a timedelta, or text such as `"10s"` or `"1d12h"`. Holds no thread."""
+        return self._tasks.ask(steps.sleep(name, duration))
+
+    def sleep_until(self, name: str, instant: datetime | float | str) -> Coroutine[Any, Any, None]:
+        """Wait up to an instant: an aware datetime, Unix seconds, or ISO 8601 text with a zone.
+
+        Take the instant from a step's result or from the payload: `timezone.now()` in the workflow itself is another
+        one in every call.
+        """
+        return self._tasks.ask(steps.sleep_until(name, instant))
+
+    def call(
+        self,
+        name: str,
+        url: str | None = None,
+        method: str | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        retries: int = 0,
+        retry_delay: Duration | None = None,
+        timeout: Duration | None = None,
+        flow_control: FlowControlLike | None = None,
+        *,
+        workflow: Workflow[Any, Any] | None = None,
+    ) -> Coroutine[Any, Any, CallResponse]:
+        """Have the engine make an HTTP request, and get its answer. No worker waits for it, however long it takes.
+
+        A status of 400 and above is no exception: look at `.ok` or `.status`. `body` is sent as it is when it is text
+        or bytes, else as JSON. `retries` are attempts of the request after the first one (0), `timeout` is that of one
+        attempt. `workflow=` starts a run of another workflow, with `body` as its payload, without waiting for its end.
+        """
+        return self._tasks.ask(
+            steps.call(name, url, method, body, headers, retries, retry_delay, timeout, flow_control, workflow=workflow)
+        )
+
+    @overload
+    def wait_for_event(
+        self, name: str, event_id: str, timeout: Duration = "7d", *, type: type[R], message: str | None = None
+    ) -> Coroutine[Any, Any, WaitResult[R]]: ...
+    @overload
+    def wait_for_event(
+        self, name: str, event_id: str, timeout: Duration = "7d", *, type: Any = None, message: str | None = None
+    ) -> Coroutine[Any, Any, WaitResult[Any]]: ...
+    def wait_for_event(
+        self, name: str, event_id: str, timeout: Duration = "7d", *, type: Any = None, message: str | None = None
+    ) -> Coroutine[Any, Any, WaitResult[Any]]:
+        """Wait until somebody notifies `event_id`, for at most `timeout`.
+
+        Somebody is `ctx.notify`, `Client.notify` or the API. Look at `.timeout` first; `.event_data` is what the event
+        brought, as a `type` if given. `message` tells people what is asked of them. An event that is sent before the
+        run waits is kept only when it is addressed to the run.
+        """
+        return self._tasks.ask(steps.wait_for_event(name, event_id, timeout, type=type, message=message))
+
+    def notify(
+        self, name: str, event_id: str, data: Any = None, workflow_run_id: str | None = None
+    ) -> Coroutine[Any, Any, NotifyResult]:
+        """Send an event to the runs that wait for it, with `data` for them (anything that JSON holds).
+
+        With `workflow_run_id` it goes to that run alone, and is kept when the run does not wait yet. `.notified` of the
+        result has an entry for each run that was reached.
+        """
+        return self._tasks.ask(steps.notify(name, event_id, data, workflow_run_id))
+
+    @overload
+    def invoke(
+        self,
+        name: str,
+        workflow: Workflow[Any, R],
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        workflow_run_id: str | None = None,
+        retries: int | None = None,
+        retry_delay: Duration | None = None,
+        flow_control: FlowControlLike | None = None,
+        label: str | list[str] | None = None,
+    ) -> Coroutine[Any, Any, InvokeResult[R]]: ...
+    @overload
+    def invoke(
+        self,
+        name: str,
+        workflow: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        workflow_run_id: str | None = None,
+        retries: int | None = None,
+        retry_delay: Duration | None = None,
+        flow_control: FlowControlLike | None = None,
+        label: str | list[str] | None = None,
+    ) -> Coroutine[Any, Any, InvokeResult[Any]]: ...
+    def invoke(
+        self,
+        name: str,
+        workflow: Workflow[Any, Any] | str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        workflow_run_id: str | None = None,
+        retries: int | None = None,
+        retry_delay: Duration | None = None,
+        flow_control: FlowControlLike | None = None,
+        label: str | list[str] | None = None,
+    ) -> Coroutine[Any, Any, InvokeResult[Any]]:
+        """Run another workflow with `body` as its payload, and wait for its end.
+
+        Look at `.is_failed` and `.is_canceled` first: the other run's failure is no exception here. `.body` is what it
+        returned. `workflow_run_id`, `retries`, `retry_delay`, `flow_control`, `label` and `headers` are those of the
+        new run; what is not given comes from its own options.
+        """
+        return self._tasks.ask(
+            steps.invoke(name, workflow, body, headers, workflow_run_id, retries, retry_delay, flow_control, label)
+        )
+
+    def create_webhook(self, name: str) -> Coroutine[Any, Any, Webhook]:
+        """Make a URL that the outside may call; hand it on in a step, then wait with `ctx.wait_for_webhook`.
+
+        Needs the setting `base_url`. Whoever knows the URL can call it: treat it like a secret.
+        """
+        return self._tasks.ask(CreateWebhookStep(name, self.workflow_run_id))
+
+    def wait_for_webhook(
+        self, name: str, webhook: Webhook, timeout: Duration = "7d"
+    ) -> Coroutine[Any, Any, WebhookResult]:
+        """Wait until a webhook is called, for at most `timeout`. Calls that came earlier count."""
+        return self._tasks.ask(steps.wait_for_webhook(name, webhook, timeout))
+
+    @overload
+    def parallel(self, a: StepCall[A], /) -> Coroutine[Any, Any, tuple[A]]: ...
+    @overload
+    def parallel(self, a: StepCall[A], b: StepCall[B], /) -> Coroutine[Any, Any, tuple[A, B]]: ...
+    @overload
+    def parallel(self, a: StepCall[A], b: StepCall[B], c: StepCall[C], /) -> Coroutine[Any, Any, tuple[A, B, C]]: ...
+    @overload
+    def parallel(
+        self, a: StepCall[A], b: StepCall[B], c: StepCall[C], d: StepCall[D], /
+    ) -> Coroutine[Any, Any, tuple[A, B, C, D]]: ...
+    @overload
+    def parallel(self, *calls: StepCall[R]) -> Coroutine[Any, Any, tuple[R, ...]]: ...
+    def parallel(self, *calls: StepCall[Any]) -> Any:
+        """Run steps at the same time, each kept and retried on its own; gives their results in order.
+
+        Describe them with `step`, whose functions take what the methods here take:
+
+            label, invoice = ctx.parallel(step.run("print label", print_label, order),
+                                          step.run("render invoice", render_invoice, order))
+        """
+        return self._tasks.ask_together(checked_calls(calls))
+
+    def emit(self, event: str, data: Any = None) -> Awaitable[None]:
+        """Tell whoever watches the run: `event` is a name of yours, `data` anything that JSON holds.
+
+        Inside a step's function it is sent at once (of an atomic step: with its transaction), and again when the step
+        is tried again. Between steps it is sent when the code is new, not when it is replayed.
+
+        Awaited in coroutines; in the function of a sync step it takes effect by being called.
+        """
+        return self._emit(event, data)
+
+    def progress(self, done: float, total: float) -> Awaitable[None]:
+        """Tell how far the work is, such as `await ctx.progress(rows_done, rows)`. Sent as `emit` says."""
+        return self._emit(*self._progress_event(done, total))
+
+    def _emit(self, event: str, data: Any) -> Awaitable[None]:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._executor.emit(event, data)
+            return _DONE
+        return self._tasks.outside(lambda: self._executor.emit(event, data))
+
+
+class _Done:
+    """Something to await that is over."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_DONE = _Done()
