@@ -43,7 +43,7 @@ class RunHandle:
     what `wait()` returns.
     """
 
-    __slots__ = ("_client", "_decode", "_run", "deduplicated", "id")
+    __slots__ = ("_client", "_decode", "deduplicated", "id")
 
     def __init__(
         self,
@@ -57,7 +57,6 @@ class RunHandle:
         self.deduplicated = deduplicated
         self._client = client
         self._decode = decode
-        self._run: Any = None
 
     def __repr__(self) -> str:
         return f"<RunHandle {self.id}{' (deduplicated)' if self.deduplicated else ''}>"
@@ -67,10 +66,8 @@ class RunHandle:
 
     @property
     def run(self) -> Any:
-        """The run's row (`django_workflow.models.Run`), read when first asked for. Raises Run.DoesNotExist."""
-        if self._run is None:
-            self._run = _run_model()._default_manager.using(get_settings().database).get(run_id=self.id)
-        return self._run
+        """The run's row (`django_workflow.models.Run`), as it is now. Raises Run.DoesNotExist."""
+        return _run_model()._default_manager.using(get_settings().database).get(run_id=self.id)
 
     def wait(self, timeout: float | None = None) -> Any:
         """Block until the run is over and return its result.
@@ -103,7 +100,6 @@ class RunHandle:
         return _run_model()._default_manager.using(get_settings().database).filter(run_id=self.id).first()
 
     def _result(self, row: Any) -> Any:
-        self._run = row
         if row.status != "success":
             raise RunFailed(
                 f"Run {self.id} of {row.workflow!r} {'failed' if row.status == 'failed' else 'was canceled'}"

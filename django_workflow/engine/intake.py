@@ -14,7 +14,7 @@ from django_workflow.engine.addresses import workflow_name
 from django_workflow.engine.flow_control import note_limits
 from django_workflow.engine.journal_cache import info_of
 from django_workflow.engine.records import Invoker, Lease, RunConfig, encode_config, stored
-from django_workflow.engine.runs import append_plan, append_result, due_at
+from django_workflow.engine.runs import append_plan, append_result, due_at, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Delivery, Run, Step
@@ -42,6 +42,7 @@ def append_message(
     if not state.alive:
         raise run_ended(state.run_id)
     started_at = lease.started_at if lease is not None else None
+    wake_up(unit, state, started_at or unit.now)
     if fields.invoke:
         invoke(unit, state, message)
     elif fields.call_type == CallType.TO_CALLBACK:

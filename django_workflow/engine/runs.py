@@ -37,6 +37,25 @@ def due_at(message: Message, now: datetime) -> datetime:
     return now + timedelta(seconds=message.delay) if message.delay else now
 
 
+def begin(unit: UnitOfWork, state: RunState, at: datetime) -> None:
+    """The first call of a run was accepted."""
+    if state.started_at is not None:
+        return
+    waits_for_call = state.status in (Run.Status.SCHEDULED, Run.Status.QUEUED)
+    state.set(started_at=at, **({"status": Run.Status.RUNNING, "due_at": None, "why": ""} if waits_for_call else {}))
+    unit.tell(state, "runStart", at=at)
+    unit.signal(signals.run_started, state.key)
+
+
+def wake_up(unit: UnitOfWork, state: RunState, at: datetime) -> None:
+    """Something came from the run's endpoint: it has begun, and its sleep (if it was in one) is over."""
+    begin(unit, state, at)
+    if state.status == Run.Status.SLEEPING and state.group_open == 0:
+        steps = Step.objects.using(unit.alias).filter(run_id=state.key, status=Step.Status.SLEEPING)
+        steps.update(status=Step.Status.SUCCESS, finished_at=at)
+        state.set(status=Run.Status.RUNNING, due_at=None, why="")
+
+
 def append_plan(unit: UnitOfWork, state: RunState, message: Message, key: UUID, step: WireStep) -> None:
     """Append the plan of one parallel branch and the delivery that runs it."""
     info = unit.info(state.key)

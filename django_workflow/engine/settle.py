@@ -17,7 +17,7 @@ from django_workflow.engine import calls, dead_letters, intake, waiters
 from django_workflow.engine.backoff import retry_delay
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement, StepStarted, Taken
 from django_workflow.engine.records import Lease, RunInfo, lease_of, printable, stored
-from django_workflow.engine.runs import due_at, end_run, overrides, record_result
+from django_workflow.engine.runs import begin, due_at, end_run, overrides, record_result, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import Attempt, Delivery, Run, Step
 from django_workflow.protocol import headers as names
@@ -61,7 +61,7 @@ def _settle(unit: UnitOfWork, state: RunState, fact: Settlement) -> None:
     elif problem := _problem(unit.info(state.key), lease, fact.answer):
         _settle_problem(unit, state, lease, fact, problem)
     elif unit.finish_delivery(lease):
-        _begin(unit, state, lease, fact.started_at)
+        begin(unit, state, fact.started_at)
 
 
 # Submissions
@@ -75,7 +75,7 @@ def _settle_submissions(unit: UnitOfWork, state: RunState, lease: Lease, fact: S
         return
     if not unit.finish_delivery(lease):
         return
-    _begin(unit, state, lease, fact.started_at)
+    wake_up(unit, state, fact.started_at)
     for taken in fact.requests:
         if not state.alive:
             return
@@ -113,7 +113,7 @@ def _settle_sequential(
     columns = {"message_key": key, "position": position, "attempt": 0, "due_at": due, "step_id": None, "step_name": ""}
     if not unit.advance(lease, release=not goes_on, **columns):
         return
-    _begin(unit, state, lease, fact.started_at)
+    wake_up(unit, state, fact.started_at)
     state.length = position
     body, _ = stored(message.body)
     unit.add_entry(state, key, body, call_type=CallType.STEP, step=step)
@@ -161,18 +161,6 @@ def _take(unit: UnitOfWork, state: RunState, lease: Lease, taken: Taken) -> None
         end_run(unit, state, Run.Status.CANCELED)
     else:
         raise TypeError(f"{type(request).__name__} cannot be taken into a delivery's session.")
-
-
-def _begin(unit: UnitOfWork, state: RunState, lease: Lease, started_at: datetime) -> None:
-    """The first call of a run was accepted, or its sleep is over."""
-    if state.started_at is None:
-        state.set(started_at=started_at, status=Run.Status.RUNNING, due_at=None, why="")
-        unit.tell(state, "runStart", at=started_at)
-        unit.signal(signals.run_started, state.key)
-    if state.status == Run.Status.SLEEPING and lease.solo:
-        steps = Step.objects.using(unit.alias).filter(run_id=state.key, status=Step.Status.SLEEPING)
-        steps.update(status=Step.Status.SUCCESS, finished_at=started_at)
-        state.set(status=Run.Status.RUNNING, due_at=None, why="")
 
 
 # Calls, failure callbacks
@@ -236,7 +224,7 @@ def _settle_problem(unit: UnitOfWork, state: RunState, lease: Lease, fact: Settl
         columns = {"attempt": lease.attempt + 1, "due_at": retry_at, "step_name": step_name[:255]}
         if not unit.advance(lease, release=True, **columns):
             return
-        _begin(unit, state, lease, fact.started_at)
+        wake_up(unit, state, fact.started_at)
         _note_attempt(unit, lease, fact, problem.error, step_name, retry_at)
         _show_failure(unit, state, lease, fact, problem.error, step_name, retry_at)
         why = f"Retry {lease.attempt + 1} of {lease.max_retries} at {retry_at:%H:%M:%S} UTC after {problem.error[:200]}"
@@ -246,7 +234,7 @@ def _settle_problem(unit: UnitOfWork, state: RunState, lease: Lease, fact: Settl
         return
     if not unit.finish_delivery(lease):
         return
-    _begin(unit, state, lease, fact.started_at)
+    wake_up(unit, state, fact.started_at)
     _note_attempt(unit, lease, fact, problem.error, step_name, None)
     _show_failure(unit, state, lease, fact, problem.error, step_name, None)
     dead_letters.fail_run(unit, state, lease, answer, problem.error, step_name)
@@ -349,7 +337,7 @@ def _step_started(unit: UnitOfWork, state: RunState, fact: StepStarted) -> None:
         return
     if not unit.mark(lease, step_id=step.step_id, step_name=step.step_name[:255]):
         return
-    _begin(unit, state, lease, fact.started_at)
+    wake_up(unit, state, fact.started_at)
     lease.start_written = True
     unit.put_step(
         state,

@@ -22,7 +22,7 @@ from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.records import from_unix
-from django_workflow.engine.runs import end_run
+from django_workflow.engine.runs import end_run, wake_up
 from django_workflow.engine.session import Session
 from django_workflow.engine.settle import fold
 from django_workflow.engine.shared import announce, shared_cache
@@ -240,6 +240,8 @@ def _wait(unit: UnitOfWork, request: Wait) -> None:
 
 def _finish(unit: UnitOfWork, request: FinishRun) -> None:
     state = unit.state(_lock_one(unit, request.run_id))
+    if state.alive:
+        wake_up(unit, state, unit.now)
     end_run(unit, state, Run.Status.SUCCESS, result=request.result.decode() if request.result is not None else None)
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django_workflow.engine.intake import run_ended
 from django_workflow.engine.records import encode_config
-from django_workflow.engine.runs import append_result
+from django_workflow.engine.runs import append_result, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import Run, Step, Waiter
 from django_workflow.protocol.identifiers import message_id_of, uuid7
@@ -26,6 +26,7 @@ def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
     """Register a wait of a locked run; an event that came early ends it at once."""
     if not state.alive:
         raise run_ended(state.run_id)
+    wake_up(unit, state, unit.now)
     early = (
         Waiter.objects.using(unit.alias)
         .filter(run_id=state.key, event_id=request.event_id, state=Waiter.State.EARLY)

@@ -108,7 +108,7 @@ def test_a_waiting_run_can_be_canceled(engine: Engine) -> None:
 @workflow(name="notifier")
 def notifier(ctx: WorkflowContext[str]) -> int:
     told = ctx.notify("tell", f"approve-{ctx.request_payload}", {"by": "flow", "approved": True})
-    return len(told.notify_response)
+    return len(told.notified)
 
 
 def test_one_run_notifies_another(engine: Engine) -> None:

@@ -62,8 +62,8 @@ def test_a_failing_step_is_tried_again_after_its_delay(engine: Engine, flow) -> 
         assert run.steps.get(name="call home").attempts == 3
 
 
-def alert(ctx: WorkflowContext[int], failure) -> str:
-    told.append(f"{ctx.workflow_run_id}: {failure.message}")
+def alert(ctx: WorkflowContext[int], status: int, response: str, headers: dict[str, list[str]]) -> str:
+    told.append(f"{ctx.workflow_run_id}: {status} {response}")
     return "alerted"
 
 
@@ -78,7 +78,7 @@ def test_a_run_fails_when_its_retries_are_used_up_and_its_failure_function_is_to
     assert failures["flaky"] == 3
     assert run.error == "ConnectionError: no line, attempt 3"
     assert run.error_step == "call home"
-    assert told == [f"{handle.id}: no line, attempt 3"]
+    assert told == [f"{handle.id}: 500 no line, attempt 3"]
     letter = DeadLetter.objects.get(run=run)
     assert letter.failure_state == DeadLetter.FailureState.SUCCESS
     assert "alerted" in letter.failure_response
@@ -132,7 +132,7 @@ def test_a_workflow_without_steps_fails_with_the_protocols_status(engine: Engine
     assert run.dead_letter.status == 400
 
 
-@workflow(name="bad-failure-function", retries=0, on_failure=lambda ctx, failure: 1 / 0)
+@workflow(name="bad-failure-function", retries=0, on_failure=lambda ctx, status, response, headers: 1 / 0)
 def bad_failure_function(ctx: WorkflowContext[None]) -> None:
     ctx.run("fail", lambda: 1 / 0)
 
