@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import formats, timezone
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 
 from django_workflow.conf import get_settings
 from django_workflow.models import Run
@@ -36,6 +36,7 @@ class ReadOnlyAdmin(_ModelAdmin[M]):
 
     list_per_page = 50
     show_full_result_count = False
+    empty_value_display = mark_safe('<span class="wfa-none">-</span>')
 
     class Media:
         css = {"all": ["django_workflow/admin.css"]}
@@ -52,15 +53,16 @@ class ReadOnlyAdmin(_ModelAdmin[M]):
 
 
 def time_cell(instant: datetime | None) -> SafeString | None:
-    """An instant in the reader's time zone and language, and exactly in the `datetime` attribute."""
+    """An instant in the reader's time zone and language (of today: its time alone), and exactly in its attributes."""
     if instant is None:
         return None
     local = timezone.localtime(instant)
+    is_today = local.date() == timezone.localdate()
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
         local.isoformat(),
         local.isoformat(sep=" ", timespec="milliseconds"),
-        formats.date_format(local, "SHORT_DATETIME_FORMAT"),
+        formats.date_format(local, "TIME_FORMAT" if is_today else "SHORT_DATETIME_FORMAT"),
     )
 
 

@@ -5,7 +5,6 @@ Comes from `RunAdmin`; ten queries or so, however long the run's history is.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -173,11 +172,12 @@ def _steps(request: HttpRequest, run: Run, now: datetime) -> Table[StepRow]:
     rows = []
     for step in steps:
         length = running_time(step, now)
-        result = value_of(results.get(step.step_id), run, "step", step.step_id)
+        value = results.get(step.step_id)
+        result = value_of(value, run, "step", step.step_id)
         if result is None and step.position is not None and step.preview:
             # Too long to be read for a table: the preview, and the file.
             result = Value("", _value_url(run, "step", step.step_id))
-        one_line = " ".join(result.text.split()) if result is not None and result.text else step.preview
+        one_line = step.preview if value is None else values.on_one_line(value)
         if redacted and step.preview:
             one_line = values.REDACTED
         rows.append(
@@ -221,10 +221,8 @@ def _events(request: HttpRequest, run: Run) -> Table[EventRow]:
     for event in page:
         data = values.event_data(event.data, redacted=redacted)
         fields = data if isinstance(data, dict) else {}
-        text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
-        rows.append(
-            EventRow(event, str(fields.get("type", "")), str(fields.get("stepName", "")), text[:LARGEST_INLINE])
-        )
+        text = values.on_one_line(data)[:LARGEST_INLINE]
+        rows.append(EventRow(event, str(fields.get("type", "")), str(fields.get("stepName", "")), text))
     return _table(request, "events", rows, page)
 
 
@@ -244,7 +242,7 @@ def _event_text(event_data: str) -> str:
     if not event_data:
         return ""
     value = values.parsed(event_data, is_base64=True)
-    return first_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return first_line(values.on_one_line(value))
 
 
 def _list_url(**parameters: str) -> str:

@@ -68,16 +68,13 @@ class RunList(ChangeList):
 class RunAdmin(ReadOnlyAdmin[Run]):
     list_display = (
         "status_column",
-        "run_id_column",
-        "workflow",
+        "run_column",
         "summary_column",
-        "labels_column",
         "progress_column",
         "started_column",
-        "duration_column",
         "trigger_column",
     )
-    list_display_links = ("run_id_column",)
+    list_display_links = ("run_column",)
     list_filter = (StatusFilter, WorkflowFilter, LabelFilter, "trigger_kind", ErrorFilter)
     list_select_related = ("owner", "parent")
     date_hierarchy = "created_at"
@@ -105,20 +102,26 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     def status_column(self, run: Run) -> SafeString:
         return badge_of(run)
 
-    @admin.display(description=_("run"), ordering="run_id")
-    def run_id_column(self, run: Run) -> SafeString:
-        return format_html('<span class="wfa-id" title="{}">{}</span>', run.run_id, short_run_id(run.run_id))
+    @admin.display(description=_("run"), ordering="workflow")
+    def run_column(self, run: Run) -> SafeString:
+        return format_html(
+            '{}<br><span class="wfa-id wfa-quiet" title="{}">{}</span>',
+            run.workflow,
+            run.run_id,
+            short_run_id(run.run_id),
+        )
 
     @admin.display(description=_("summary"), ordering="summary")
-    def summary_column(self, run: Run) -> SafeString | str:
-        if run.summary:
-            return run.summary
+    def summary_column(self, run: Run) -> SafeString | None:
+        """The author's line, else how the error begins; and the labels below."""
         error = first_line(getattr(run, "error_start", ""), 120)
-        return format_html('<span class="wfa-error">{}</span>', error) if error else ""
-
-    @admin.display(description=_("labels"))
-    def labels_column(self, run: Run) -> SafeString:
-        return format_html_join(" ", '<span class="wfa-label">{}</span>', ((label,) for label in run.label_list))
+        line = format_html("{}", run.summary)
+        if error and not run.summary:
+            line = format_html('<span class="wfa-error">{}</span>', error)
+        if not run.labels:
+            return line or None
+        labels = format_html_join(" ", '<span class="wfa-label">{}</span>', ((label,) for label in run.label_list))
+        return format_html('{}<div class="wfa-labels">{}</div>', line, labels)
 
     @admin.display(description=_("progress"))
     def progress_column(self, run: Run) -> str:
@@ -126,12 +129,11 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
     @admin.display(description=_("started"), ordering="started_at")
     def started_column(self, run: Run) -> SafeString | None:
-        return time_cell(run.started_at)
-
-    @admin.display(description=_("duration"))
-    def duration_column(self, run: Run) -> str | None:
+        """When it started, and for how long it ran or has been running."""
         length = running_time(run, timezone.now())
-        return None if length is None else length_text(length)
+        if length is None:
+            return None
+        return format_html('{}<br><span class="wfa-quiet">{}</span>', time_cell(run.started_at), length_text(length))
 
     @admin.display(description=_("triggered by"), ordering="trigger_kind")
     def trigger_column(self, run: Run) -> SafeString | str:
@@ -165,7 +167,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         if obj is not None:
             context |= run_page(request, obj, timezone.now())
             context["title"] = gettext("Run of %s") % obj.workflow
-            context["subtitle"] = short_run_id(obj.run_id)
+            context["subtitle"] = obj.run_id
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     def get_urls(self) -> list[URLPattern]:

@@ -191,7 +191,7 @@ def _length(row: Run | Step, now: datetime) -> str:
 def _short(value: Any) -> str:
     if value is None:
         return ""
-    return first_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), RESULT_WIDTH)
+    return first_line(values.on_one_line(value), RESULT_WIDTH)
 
 
 def _value_lines(name: str, value: Any) -> Iterator[str]:

@@ -85,6 +85,10 @@ def laid_out(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(value, indent=2, ensure_ascii=False)
 
 
+def on_one_line(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def step_results(run: Run, steps: Iterable[Step], *, largest: int | None = None) -> dict[int, Any]:
     """Results by step id, in one query; without those of steps whose message is longer than `largest` characters."""
     positions = {step.position: step.step_id for step in steps if step.position is not None}

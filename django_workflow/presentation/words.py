@@ -50,7 +50,7 @@ def instant_text(instant: datetime, now: datetime) -> str:
 
 
 def why_text(run: Run, now: datetime, *, open_steps: Sequence[Step] = (), deliveries: Sequence[Delivery] = ()) -> str:
-    """What the run does or waits for, in one sentence in the reader's language.
+    """What the run does or waits for, in one line in the reader's language.
 
     `open_steps` and `deliveries` are the run's; without them the engine's own sentence (English, UTC) goes first.
     """
@@ -70,18 +70,18 @@ def _why_from(run: Run, now: datetime, open_steps: Sequence[Step], deliveries: S
             }
             if words["cause"]:
                 return _("Retry %(number)d of %(most)d at %(at)s, after %(cause)s") % words
-            return _("Retry %(number)d of %(most)d at %(at)s.") % words
+            return _("Retry %(number)d of %(most)d at %(at)s") % words
     if run.status == Run.Status.WAITING and len(open_steps) == 1:
         step = open_steps[0]
         if step.step_type == StepType.INVOKE:
-            return _("Waits for run %s.") % step.event_id
+            return _("Waits for run %s") % step.event_id
         if step.event_id and step.due_at:
-            return _("Waits for event “%(event)s” until %(at)s.") % {
+            return _("Waits for event “%(event)s” until %(at)s") % {
                 "event": step.event_id,
                 "at": instant_text(step.due_at, now),
             }
     if run.status == Run.Status.SLEEPING and run.due_at:
-        return _("Sleeps until %s.") % instant_text(run.due_at, now)
+        return _("Sleeps until %s") % instant_text(run.due_at, now)
     return ""
 
 
@@ -89,29 +89,29 @@ def _why_from_row(run: Run, now: datetime) -> str:
     due = instant_text(run.due_at, now) if run.due_at else ""
     match run.status:
         case Run.Status.SCHEDULED:
-            return _("Starts at %s.") % due if due else _("Starts later.")
+            return _("Starts at %s") % due if due else _("Starts later")
         case Run.Status.QUEUED:
-            return _("Waits for a worker.")
+            return _("Waits for a worker")
         case Run.Status.RUNNING:
-            return _("Runs.")
+            return _("Runs")
         case Run.Status.RETRYING:
-            return _("Is tried again at %s.") % due if due else _("Is tried again.")
+            return _("Is tried again at %s") % due if due else _("Is tried again")
         case Run.Status.WAITING:
-            return _("Waits for an event until %s.") % due if due else _("Waits for an event.")
+            return _("Waits for an event until %s") % due if due else _("Waits for an event")
         case Run.Status.SLEEPING:
-            return _("Sleeps until %s.") % due if due else _("Sleeps.")
+            return _("Sleeps until %s") % due if due else _("Sleeps")
         case Run.Status.PAUSED:
-            return _("Is paused: no step starts until it goes on.")
+            return _("Is paused: no step starts until it goes on")
         case Run.Status.SUCCESS:
-            return _("Succeeded after %s.") % length_text(run.duration) if run.duration is not None else _("Succeeded.")
+            return _("Succeeded after %s") % length_text(run.duration) if run.duration is not None else _("Succeeded")
         case Run.Status.CANCELED:
             ended = run.finished_at
-            return _("Was canceled at %s.") % instant_text(ended, now) if ended else _("Was canceled.")
+            return _("Was canceled at %s") % instant_text(ended, now) if ended else _("Was canceled")
         case _failed:
             cause = first_line(run.error)
             if run.error_step:
                 return _("Failed in %(step)s: %(cause)s") % {"step": run.error_step, "cause": cause}
-            return _("Failed: %s") % cause if cause else _("Failed.")
+            return _("Failed: %s") % cause if cause else _("Failed")
 
 
 def progress_text(run: Run, step_count: int, open_steps: Iterable[Step] = ()) -> str:

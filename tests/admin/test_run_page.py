@@ -204,13 +204,13 @@ def test_the_number_of_queries_does_not_grow_with_the_history(
 @pytest.mark.parametrize(
     ("status", "values", "said"),
     [
-        (Run.Status.SLEEPING, {"due_at": datetime(2030, 5, 1, 12, tzinfo=UTC)}, "Sleeps until May 1, 2030, noon."),
-        (Run.Status.SCHEDULED, {"due_at": datetime(2030, 5, 1, 12, tzinfo=UTC)}, "Starts at May 1, 2030, noon."),
-        (Run.Status.QUEUED, {}, "Waits for a worker."),
+        (Run.Status.SLEEPING, {"due_at": datetime(2030, 5, 1, 12, tzinfo=UTC)}, "Sleeps until May 1, 2030, noon"),
+        (Run.Status.SCHEDULED, {"due_at": datetime(2030, 5, 1, 12, tzinfo=UTC)}, "Starts at May 1, 2030, noon"),
+        (Run.Status.QUEUED, {}, "Waits for a worker"),
         (Run.Status.RUNNING, {"why": "Calling POST https://pay."}, "Calling POST https://pay."),
-        (Run.Status.PAUSED, {}, "Is paused: no step starts until it goes on."),
+        (Run.Status.PAUSED, {}, "Is paused: no step starts until it goes on"),
         (Run.Status.FAILED, {"error": "boom\nline 2", "error_step": "charge"}, "Failed in charge: boom"),
-        (Run.Status.CANCELED, {}, "Was canceled."),
+        (Run.Status.CANCELED, {}, "Was canceled"),
     ],
 )
 def test_the_why_line_explains_every_status(viewing: Client, status: str, values: dict[str, object], said: str) -> None:
