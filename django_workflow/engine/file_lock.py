@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -54,6 +55,14 @@ class WorkerLock:
 
     def release(self) -> None:
         """Give the lock back, if it is held."""
+        if self._file is not None:
+            # Closing alone would leave it with a child that was forked a moment ago.
+            with suppress(OSError):
+                _unlock(self._file)
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the file and leave the lock to the process that this one was forked from."""
         file, self._file = self._file, None
         _held.discard(self)
         if file is not None:
@@ -74,9 +83,9 @@ def lock_path(alias: str) -> Path | None:
 
 
 def _forget_inherited() -> None:
-    """In a forked child: the lock is its parent's, which could not give it back while the child has the file open."""
+    """In a forked child: the lock is its parent's, and would outlive it while the child has the file open."""
     for lock in list(_held):
-        lock.release()
+        lock.forget()
 
 
 if hasattr(os, "register_at_fork"):
@@ -95,6 +104,9 @@ if sys.platform == "win32":
             raise
         return True
 
+    def _unlock(file: int) -> None:
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
@@ -105,3 +117,6 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def _unlock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -98,7 +98,8 @@ def line(stream: IO[bytes] | None) -> bytes:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_does_not_hold_its_parents_lock(path: Path) -> None:
+@pytest.mark.parametrize("parent", ["releases", "dies"])
+def test_a_forked_child_does_not_keep_its_parents_lock(path: Path, parent: str) -> None:
     lock = WorkerLock("default")
     assert lock.acquire()
     may_end, end = os.pipe()
@@ -106,20 +107,23 @@ def test_a_forked_child_does_not_hold_its_parents_lock(path: Path) -> None:
     child = os.fork()
     if not child:
         os.close(end)
-        os.write(run, b".")
+        os.write(run, b"+" if lock._file is None else b"-")
         os.read(may_end, 1)
         os._exit(0)
-    os.close(may_end)
-    os.read(runs, 1)
-    assert not WorkerLock("default").acquire(), "the parent keeps it"
-    lock.release()
-    other = WorkerLock("default")
-    assert other.acquire(), "though the child lives"
-    os.close(end)
-    os.waitpid(child, 0)
-    os.close(runs)
-    os.close(run)
-    other.release()
+    try:
+        assert os.read(runs, 1) == b"+"
+        assert not WorkerLock("default").acquire(), "the parent keeps it"
+        if parent == "releases":
+            lock.release()
+        else:
+            lock.forget()  # what the system does with a dead process
+        other = WorkerLock("default")
+        assert other.acquire(), "though the child lives"
+        other.release()
+    finally:
+        for pipe in (may_end, end, runs, run):
+            os.close(pipe)
+        os.waitpid(child, 0)
 
 
 def test_programs_that_the_worker_starts_do_not_hold_its_lock(path: Path) -> None:
@@ -128,9 +132,10 @@ def test_programs_that_the_worker_starts_do_not_hold_its_lock(path: Path) -> Non
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
     lock.release()
     other = WorkerLock("default")
-    assert other.acquire()
+    taken = other.acquire()
     other.release()
     child.communicate(b"\n")
+    assert taken
 
 
 def test_a_file_system_without_locks_gets_a_worker_and_a_warning(
