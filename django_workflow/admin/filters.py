@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
@@ -16,7 +15,6 @@ from django_workflow.presentation import lookup
 
 if TYPE_CHECKING:
     Choices = list[tuple[str, Any]]
-    Runs = QuerySet[Run]
 
 
 class StatusFilter(admin.SimpleListFilter):
@@ -26,7 +24,7 @@ class StatusFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> Choices:
         return [(lookup.ACTIVE, _("Active")), (lookup.FINISHED, _("Finished")), *Run.Status.choices]
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Runs:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         status = self.value()
         return lookup.with_status(queryset, status) if status in lookup.STATUS_CHOICES else queryset
 
@@ -39,7 +37,7 @@ class WorkflowFilter(admin.SimpleListFilter):
         names = set(registry.names()) | set(_recent(request)[0])
         return _with_chosen(names, self.value())
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Runs:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         return queryset.filter(workflow=self.value()) if self.value() else queryset
 
 
@@ -50,7 +48,7 @@ class LabelFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> Choices:
         return _with_chosen(_recent(request)[1], self.value())
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Runs:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         label = self.value()
         return queryset.with_label(label) if label else queryset
 
@@ -62,7 +60,7 @@ class ErrorFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> Choices:
         return [("1", _("With an error")), ("0", _("Without"))]
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Runs:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if self.value() == "1":
             return queryset.exclude(error="")
         return queryset.filter(error="") if self.value() == "0" else queryset

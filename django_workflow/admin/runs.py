@@ -228,7 +228,7 @@ VALUE_URL = "django_workflow_run_value"
 
 def _value(run: Run, name: str, step_id: int | None) -> Any:
     if name == "step":
-        step = run.steps.filter(step_id=step_id).first()
+        step = run.steps.filter(step_id=step_id or 0).first()
         if step is None:
             raise Http404
         return values.step_results(run, [step]).get(step.step_id)

@@ -20,7 +20,7 @@ _CROSS = "M4 4l8 8M12 4l-8 8"
 _STOP = "M8 2.5a5.5 5.5 0 1 0 0 11 5.5 5.5 0 0 0 0-11M4.1 4.1l7.8 7.8"
 _DOT = "M8 6.5a1.5 1.5 0 1 0 0 3 1.5 1.5 0 0 0 0-3"
 
-_ICONS = {
+_ICONS: dict[str, str] = {
     Run.Status.SCHEDULED: _CLOCK,
     Run.Status.QUEUED: _LINES,
     Run.Status.RUNNING: _PLAY,

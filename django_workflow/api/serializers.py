@@ -25,7 +25,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     labels = serializers.ListField(source="label_list", child=serializers.CharField(), read_only=True)
     why = serializers.SerializerMethodField()
     owner = serializers.SerializerMethodField()
-    parent = RunIdField()
+    parent = RunIdField()  # type: ignore[assignment] # DRF takes declared fields off the class
     step_count = serializers.IntegerField(read_only=True)
     resumed_from = RunIdField()
     duration_seconds = serializers.SerializerMethodField()

@@ -138,7 +138,7 @@ class RunListView(WorkflowAPIView, ListAPIView[Run]):
 class OneRunView(WorkflowAPIView):
     """Base of the views of one run. What a user may not see does not exist for him."""
 
-    permission_classes = (IsAuthenticated,)
+    permission_classes: Any = (IsAuthenticated,)
 
     def get_run(self, runs: RunQuerySet | None = None) -> Run:
         if runs is None:

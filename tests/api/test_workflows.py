@@ -95,7 +95,7 @@ def test_other_bodies_are_refused(triggering: APIClient, settings: Any) -> None:
 
 
 def test_chunked_bodies_get_411_under_wsgi(triggering: APIClient) -> None:
-    response = triggering.generic("POST", TRIGGER, b"", HTTP_TRANSFER_ENCODING="chunked", CONTENT_LENGTH="")
+    response = triggering.generic("POST", TRIGGER, "", HTTP_TRANSFER_ENCODING="chunked", CONTENT_LENGTH="")
     assert response.status_code == 411
 
 
