@@ -7,6 +7,8 @@ marked with "django_workflow:".
     DEMO_DB         path of the SQLite file
     DEMO_DATABASE   postgresql://user:password@host:5432/name instead of SQLite
     REDIS_URL       redis://127.0.0.1:6379/0: cache, channel layer and realtime store in Redis; unset: none of them
+    DEMO_BASE_URL   the site's own address, http://127.0.0.1:8000: the engine then calls the workflows over HTTP,
+                    signed, and webhooks have an address; unset: it calls them in its own process
     DEMO_HOSTS      further host names, separated by commas
     DEBUG           0 switches it off; start `manage.py workflow_worker` next to the server then
 """
@@ -87,6 +89,7 @@ DJANGO_WORKFLOW = {
     "engine_api": False,
     "worker_autostart": "debug",
     "call_allow": ["127.0.0.0/8", "::1"],
+    "base_url": os.environ.get("DEMO_BASE_URL") or None,
 }
 
 REDIS_URL = os.environ.get("REDIS_URL", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django_workflow import NonRetryableError, WorkflowContext, workflow
+from django_workflow import AsyncWorkflowContext, NonRetryableError, WorkflowContext, workflow
 from example_project.guide.models import Notice
 
 
@@ -46,7 +46,7 @@ def basic(ctx: WorkflowContext[Task]) -> dict[str, str]:
 
 
 @workflow
-async def basic_with_approval(ctx: WorkflowContext[Task]) -> dict[str, str]:
+async def basic_with_approval(ctx: AsyncWorkflowContext[Task]) -> dict[str, str]:
     """The same with a person in the middle; and written as a coroutine, which workflows may be."""
     task = ctx.request_payload
     await ctx.run("initial-processing", process, task)

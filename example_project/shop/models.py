@@ -91,6 +91,8 @@ class Parcel(models.Model):
     order = models.OneToOneField(Order, on_delete=models.CASCADE, related_name="parcel")
     tracking_number = models.CharField(max_length=20, unique=True)
     pickup_at = models.DateTimeField("picked up")
+    callback_url = models.TextField("whom the courier tells", blank=True)
+    received_by = models.CharField(max_length=100, blank=True)
 
     def __str__(self) -> str:
         return self.tracking_number

@@ -100,6 +100,19 @@ def send_review_mail(email: str, order_id: int, key: str) -> None:
     ).send()
 
 
+def send_tracking_mail(order_id: int, tracking_number: str, key: str) -> None:
+    EmailMessage(
+        subject=f"Order {order_id} is on its way",
+        body=f"Hello,\n\nyour parcel has the number {tracking_number}.\n\nYour shop\n",
+        to=[Order.objects.get(pk=order_id).email],
+        headers={"Message-ID": f"<{key}@shop.example.com>"},
+    ).send()
+
+
+def mark_received(order_id: int, receiver: str) -> None:
+    Parcel.objects.filter(order=order_id).update(received_by=receiver)
+
+
 def mark_failed(order_id: int, reason: str) -> None:
     """What the failure function of the workflow does: goods back, and a note for the shop's staff."""
     with transaction.atomic():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -13,6 +14,8 @@ from django.utils import timezone
 
 from example_project.shop import imports
 from example_project.shop.models import DailyReport, ImportReport, Order
+
+logger = logging.getLogger(__name__)
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -56,6 +59,10 @@ def add_up(day: date, run_id: str) -> Day:
         },
     )
     return totals
+
+
+def note_missing_mail(day: date) -> None:
+    logger.warning("the report of %s was not mailed; it stands in the admin", day)
 
 
 def mail(totals: Day, key: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.shortcuts import redirect
 
 from django_workflow.models import Run
+from django_workflow.realtime.access import make_token
 
 
 def latest_run(workflow: Any) -> Run | None:
@@ -24,7 +26,18 @@ def is_active(run_id: str) -> bool:
 
 
 def started(request: HttpRequest, run_id: str, page: str) -> HttpResponseBase:
-    """The answer to a trigger: its run id to a script that asks for JSON, else the page that shows the run."""
+    """The answer to a trigger: the page that shows the run; to `<workflow-trigger>`, which asks for JSON, its run id.
+
+    The token lets who started the run follow it.
+    """
     if request.accepts("text/html"):
         return redirect(page)
-    return JsonResponse({"workflowRunId": run_id, "url": page})
+    return JsonResponse({"workflowRunId": run_id, "token": make_token([run_id], respond=True), "url": page})
+
+
+def refused(request: HttpRequest, reason: str, page: str) -> HttpResponseBase:
+    """The answer to a trigger that cannot be: the page with a message, or JSON with the error."""
+    if request.accepts("text/html"):
+        messages.error(request, reason)
+        return redirect(page)
+    return JsonResponse({"error": reason}, status=400)

@@ -1,7 +1,8 @@
-"""Another company's services, played by views of this demo: the shop reaches them over HTTP only.
+"""Other companies' services, played by views of this demo: the shop reaches them over HTTP only.
 
 The payment service fails the first attempt for each order with 503, as services do on a bad day. It is safe to ask
-again: an order is charged once, however often the same charge comes in.
+again: an order is charged once, however often the same charge comes in. The courier keeps the address that it is
+given, and calls it at the customer's door.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import json
 import secrets
 from typing import Any
 
+import httpx
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from example_project.shop.models import Order, Payment
+from example_project.shop.models import Order, Parcel, Payment
 
 
 @csrf_exempt
@@ -51,6 +53,23 @@ def refund(request: HttpRequest) -> JsonResponse:
     if not Payment.objects.filter(order=_body(request).get("order")).update(state=Payment.State.REFUNDED):
         return JsonResponse({"error": "Nothing was paid."}, status=422)
     return JsonResponse({"state": Payment.State.REFUNDED})
+
+
+@csrf_exempt
+@require_POST
+def announce_parcel(request: HttpRequest) -> JsonResponse:
+    """`{"order": 1, "callback": "http://…"}`: the courier will call that address when the parcel is handed over."""
+    if not _is_allowed(request):
+        return JsonResponse({"error": "The token is missing or wrong."}, status=401)
+    asked = _body(request)
+    if not Parcel.objects.filter(order=asked.get("order")).update(callback_url=asked.get("callback", "")):
+        return JsonResponse({"error": "There is no such parcel."}, status=422)
+    return JsonResponse({"announced": True})
+
+
+def hand_over(parcel: Parcel, receiver: str) -> None:
+    """What the courier's own system does at the door. Raises httpx.HTTPError when the shop does not answer."""
+    httpx.post(parcel.callback_url, json={"received_by": receiver}, timeout=10).raise_for_status()
 
 
 def _is_allowed(request: HttpRequest) -> bool:

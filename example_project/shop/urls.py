@@ -18,7 +18,12 @@ urlpatterns = [
     path("report/", views.report_page, name="report"),
     path("report/start/", views.start_report, name="start_report"),
     path("report/<str:run_id>/", views.report_page, name="report_run"),
+    path("parcel/", views.parcel_page, name="parcel"),
+    path("parcel/start/", views.start_parcel, name="start_parcel"),
+    path("parcel/<str:run_id>/", views.parcel_page, name="parcel_run"),
+    path("parcel/<int:pk>/hand-over/", views.hand_over, name="hand_over"),
     # Played by this demo, but reached over HTTP like any service of somebody else.
     path("services/payments/charge/", services.charge, name="charge"),
     path("services/payments/refund/", services.refund, name="refund"),
+    path("services/courier/parcels/", services.announce_parcel, name="announce_parcel"),
 ]

@@ -6,6 +6,8 @@ decides first who the visitor is, and renders the tag for those who may see the 
 
 from __future__ import annotations
 
+import httpx
+from django.conf import settings
 from django.contrib import messages
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
@@ -15,12 +17,12 @@ from django.views.decorators.http import require_POST, require_safe
 
 from django_workflow import get_client
 from example_project.guide.workflows import basic
-from example_project.shop import orders
+from example_project.shop import orders, services
 from example_project.shop.forms import FulfilForm, ReportForm
-from example_project.shop.models import DailyReport, ImportedOrder, ImportReport, Invoice, Order
-from example_project.shop.runs import is_active, latest_run, run_of, started
+from example_project.shop.models import DailyReport, ImportedOrder, ImportReport, Invoice, Order, Parcel
+from example_project.shop.runs import is_active, latest_run, refused, run_of, started
 from example_project.shop.source import highlighted
-from example_project.shop.workflows import fulfil_order, import_orders, nightly_report
+from example_project.shop.workflows import fulfil_order, import_orders, nightly_report, track_parcel
 
 
 @require_safe
@@ -34,9 +36,11 @@ def home(request: HttpRequest) -> HttpResponse:
             "report_form": _report_form(),
             "order_run": latest_run(fulfil_order),
             "import_run": latest_run(import_orders),
+            "parcel_run": latest_run(track_parcel),
             "report_run": latest_run(nightly_report),
             "order_code": highlighted(fulfil_order),
             "import_code": highlighted(import_orders),
+            "parcel_code": highlighted(track_parcel),
             "report_code": highlighted(nightly_report),
         },
     )
@@ -64,8 +68,7 @@ def order(request: HttpRequest, pk: int) -> HttpResponse:
 def fulfil(request: HttpRequest) -> HttpResponseBase:
     form = FulfilForm(request.POST)
     if not form.is_valid():
-        messages.error(request, "There is no such order.")
-        return redirect("shop:home")
+        return refused(request, "There is no such order.", reverse("shop:home"))
     # The order and its run are one transaction: neither is ever there without the other. The lock makes a second
     # click find the run of the first.
     with transaction.atomic():
@@ -160,9 +163,50 @@ def report_page(request: HttpRequest, run_id: str = "") -> HttpResponse:
 def start_report(request: HttpRequest) -> HttpResponseBase:
     form = ReportForm(request.POST)
     if not form.is_valid():
-        return render(request, "shop/report.html", {"form": form, "code": highlighted(nightly_report)}, status=400)
+        return refused(request, " ".join(form.errors["day"]), reverse("shop:report"))
     handle = nightly_report.trigger({"day": form.cleaned_data["day"]})
     return started(request, handle.id, reverse("shop:report_run", args=[handle.id]))
+
+
+# A parcel, and its courier
+
+
+@require_safe
+def parcel_page(request: HttpRequest, run_id: str = "") -> HttpResponse:
+    run = run_of(track_parcel, run_id)
+    if run_id and run is None:
+        raise Http404("There is no such run.")
+    return render(
+        request,
+        "shop/parcel.html",
+        {
+            "run": run,
+            "form": FulfilForm(),
+            "parcels": Parcel.objects.exclude(callback_url="").filter(received_by=""),
+            "base_url": settings.DJANGO_WORKFLOW["base_url"],
+            "code": highlighted(track_parcel),
+        },
+    )
+
+
+@require_POST
+def start_parcel(request: HttpRequest) -> HttpResponseBase:
+    form = FulfilForm(request.POST)
+    if not form.is_valid():
+        return refused(request, "There is no such order.", reverse("shop:parcel"))
+    handle = track_parcel.trigger({"order_id": form.cleaned_data["order"].pk})
+    return started(request, handle.id, reverse("shop:parcel_run", args=[handle.id]))
+
+
+@require_POST
+def hand_over(request: HttpRequest, pk: int) -> HttpResponse:
+    parcel = get_object_or_404(Parcel.objects.exclude(callback_url=""), pk=pk)
+    try:
+        services.hand_over(parcel, request.POST.get("receiver") or "a neighbour")
+    except httpx.HTTPError as error:
+        messages.error(request, f"The shop did not take the courier's call: {error}")
+    run = run_of(track_parcel, request.POST.get("run", ""))
+    return redirect("shop:parcel_run", run.run_id) if run else redirect("shop:parcel")
 
 
 def _report_form() -> ReportForm:

@@ -7,17 +7,19 @@ its journal, so it holds decisions only: whatever touches the world is a step, a
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
 from django.conf import settings
 
-from django_workflow import NonRetryableError, WorkflowContext, step, workflow
+from django_workflow import AsyncWorkflowContext, NonRetryableError, WorkflowContext, step, workflow
 from example_project.shop import imports, orders, reports
 
 CHARGE_URL = f"{settings.DEMO_ORIGIN}/services/payments/charge/"
 REFUND_URL = f"{settings.DEMO_ORIGIN}/services/payments/refund/"
+COURIER_URL = f"{settings.DEMO_ORIGIN}/services/courier/parcels/"
 SERVICE_HEADERS = {"Authorization": f"Bearer {settings.DEMO_SERVICE_TOKEN}"}
 IMPORT_FINISHED = "shop-import-finished"
 
@@ -71,7 +73,13 @@ def fulfil_order(ctx: WorkflowContext[OrderToFulfil]) -> Receipt:
 
     if reserved.total > 1000:
         # Nothing runs while the run waits: it is a row until somebody answers, or until two days have gone by.
-        answer = ctx.wait_for_event("approval", f"approve-{order_id}", timeout="2d", type=Approval)
+        answer = ctx.wait_for_event(
+            "approval",
+            f"approve-{order_id}",
+            timeout="2d",
+            type=Approval,
+            message=f"Order {order_id} costs {reserved.total} EUR. Shall it go out?",
+        )
         if answer.timeout or not answer.event_data.approved:
             reason = "Nobody answered in two days." if answer.timeout else f"Rejected by {answer.event_data.by}."
             ctx.call(
@@ -91,7 +99,8 @@ def fulfil_order(ctx: WorkflowContext[OrderToFulfil]) -> Receipt:
     ctx.run("mark as shipped", orders.mark_shipped, order_id)
 
     ctx.sleep("let it travel", "3s")
-    ctx.run("ask for a review", orders.send_review_mail, reserved.email, order_id)
+    # The key is the same on every attempt of the step: whoever gets it can tell a repetition.
+    ctx.run("ask for a review", lambda: orders.send_review_mail(reserved.email, order_id, ctx.idempotency_key))
 
     return Receipt(
         order_id=order_id,
@@ -124,6 +133,7 @@ def import_orders(ctx: WorkflowContext[FileToImport]) -> imports.Imported:
     )
 
     imported = ctx.run("check the totals", imports.finish, opened.report_id, atomic=True)
+    ctx.emit("shop.imported", imported)  # for pages that watch the run
     ctx.notify("tell who waits", IMPORT_FINISHED, {"rows": imported.rows})
     return imported
 
@@ -138,7 +148,7 @@ class ReportToMake:
 @workflow
 def mail_report(ctx: WorkflowContext[reports.Day]) -> str:
     """Called by other workflows, with `ctx.invoke`."""
-    return ctx.run("send the mail", reports.mail, ctx.request_payload)
+    return ctx.run("send the mail", lambda: reports.mail(ctx.request_payload, ctx.idempotency_key))
 
 
 @workflow(schedule="0 3 * * *", timezone="Europe/Berlin")
@@ -151,5 +161,39 @@ def nightly_report(ctx: WorkflowContext[ReportToMake]) -> reports.Day:
         ctx.wait_for_event("wait for the import", IMPORT_FINISHED, timeout="1m")
 
     totals = ctx.run("add up the day", reports.add_up, day, ctx.workflow_run_id, atomic=True)
-    ctx.invoke("mail the owners", mail_report, totals)
+    mailed = ctx.invoke("mail the owners", mail_report, totals)
+    if mailed.is_failed:
+        ctx.run("count the day without a mail", reports.note_missing_mail, day)
     return totals
+
+
+@workflow
+async def track_parcel(ctx: AsyncWorkflowContext[OrderToFulfil]) -> str:
+    """Who received the parcel. A coroutine: what `gather` awaits together runs together.
+
+    Webhooks need `base_url` in the settings, for an address that others can call.
+    """
+    order_id = ctx.request_payload.order_id
+    label = await ctx.run("print label", orders.print_label, order_id)
+    webhook = await ctx.create_webhook("make an address")
+
+    announced, _ = await asyncio.gather(
+        ctx.call(
+            "tell the courier",
+            url=COURIER_URL,
+            method="POST",
+            headers=SERVICE_HEADERS,
+            body={"order": order_id, "callback": webhook.webhook_url},
+            retries=3,
+        ),
+        ctx.run(
+            "tell the customer", lambda: orders.send_tracking_mail(order_id, label.tracking_number, ctx.idempotency_key)
+        ),
+    )
+    if not announced.ok:
+        raise NonRetryableError(f"The courier does not take the parcel: {announced.status} {announced.text}")
+
+    handed_over = await ctx.wait_for_webhook("wait for the courier", webhook, timeout="7d")
+    receiver = "nobody" if handed_over.request is None else handed_over.request.json()["received_by"]
+    await ctx.run("note the receiver", orders.mark_received, order_id, receiver)
+    return receiver

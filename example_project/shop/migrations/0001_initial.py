@@ -1,4 +1,3 @@
-
 from decimal import Decimal
 
 import django.db.models.deletion
@@ -123,6 +122,8 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("tracking_number", models.CharField(max_length=20, unique=True)),
                 ("pickup_at", models.DateTimeField(verbose_name="picked up")),
+                ("callback_url", models.TextField(blank=True, verbose_name="whom the courier tells")),
+                ("received_by", models.CharField(blank=True, max_length=100)),
                 (
                     "order",
                     models.OneToOneField(

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from django.test import Client
-from visitor import Visitor
 
 from django_workflow.models import Run
+from django_workflow.realtime.access import may
 from django_workflow.testing import WorkflowClock, run_workflows
 from example_project.shop.models import ImportedOrder, Order
+from tests.example_project.suite.visitor import Visitor
 
 pytestmark = pytest.mark.usefixtures("demo", "workflow_clock")
 
@@ -97,9 +98,15 @@ def test_an_order_that_was_started_over_is_new(visitor: Visitor, services: Any) 
     assert "not asked for yet" in visitor.html
 
 
-def test_a_script_gets_the_run_id_as_json(client: Client) -> None:
+def test_a_script_gets_json(client: Client) -> None:
     response = client.post("/orders/fulfil/", {"order": "2"}, headers={"Accept": "application/json"})
-    assert response.json() == {"workflowRunId": Order.objects.get(pk=2).workflow_run_id, "url": "/orders/2/"}
+    answer = response.json()
+    assert answer["workflowRunId"] == Order.objects.get(pk=2).workflow_run_id
+    assert answer["url"] == "/orders/2/"
+    assert may(None, answer["workflowRunId"], "respond", answer["token"])
+    refused = client.post("/orders/fulfil/", {"order": "99"}, headers={"Accept": "application/json"})
+    assert refused.status_code == 400
+    assert refused.json() == {"error": "There is no such order."}
 
 
 def test_an_order_that_does_not_exist_cannot_be_started(visitor: Visitor) -> None:
