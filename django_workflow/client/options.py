@@ -21,7 +21,7 @@ from django_workflow.protocol.retry_delay import check_expression
 Duration = timedelta | float | int | str
 Instant = datetime | float | int
 
-_LABEL = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_WORD = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class TriggerOptions:
         )
 
 
-def as_unix_seconds(value: Instant) -> float:
+def as_unix_seconds(value: Any) -> float:
     """Unix seconds of an instant. Raises ValueError for a naive datetime."""
     if isinstance(value, datetime):
         if value.tzinfo is None:
@@ -104,11 +104,11 @@ def as_unix_seconds(value: Instant) -> float:
     return value
 
 
-def as_retries(value: int | None) -> int | None:
+def as_retries(value: Any) -> int | None:
     """Raises ValueError below 0."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ValueError(f"retries is {value!r}, but must be a whole number from 0.")
-    return value
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise ValueError(f"retries is {value!r}, but must be a whole number from 0.")
 
 
 def as_retry_delay(value: Duration | None) -> str | None:
@@ -135,7 +135,7 @@ def as_flow_control(value: FlowControl | Mapping[str, Any] | None) -> FlowContro
             rate=value.get("rate"),
             period=round(to_seconds(value.get("period", 1))),
         )
-    if not isinstance(value.key, str) or not _LABEL.fullmatch(value.key):
+    if not _is_word(value.key):
         raise ValueError(f"{value.key!r} cannot be a flow control key: use letters, digits and -_. only.")
     for name, limit in (("parallelism", value.parallelism), ("rate", value.rate)):
         if limit is not None and limit < 1:
@@ -153,14 +153,14 @@ def as_labels(value: str | Iterable[str] | None) -> tuple[str, ...]:
         return ()
     labels = (value,) if isinstance(value, str) else tuple(value)
     for label in labels:
-        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+        if not _is_word(label):
             raise ValueError(f"{label!r} cannot be a label: use letters, digits, hyphen, underscore, period.")
     return labels
 
 
 def as_headers(value: Mapping[str, str] | None) -> dict[str, str]:
     """Headers of one's own: their names are tokens, their values one line of text, none is an engine's."""
-    headers = dict(value or {})
+    headers: dict[Any, Any] = dict(value or {})
     for name, text in headers.items():
         if not isinstance(name, str) or not is_header_name(name):
             raise ValueError(f"{name!r} cannot be the name of a header.")
@@ -169,6 +169,11 @@ def as_headers(value: Mapping[str, str] | None) -> dict[str, str]:
         if not isinstance(text, str) or not is_safe_value(text):
             raise ValueError(f"The header {name!r} has the value {text!r}, but must be one line of text.")
     return headers
+
+
+def _is_word(value: object) -> bool:
+    """Whether this can be a label or a flow control key: engines put them into headers, lists and paths."""
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
 
 
 def as_redact(value: str | Iterable[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from django_workflow.client.client import Client, with_default_retries
 from django_workflow.client.messages import FEATURE_SET, JSON, STEP_HEADERS, init_message
@@ -19,7 +20,7 @@ from django_workflow.protocol import headers as h
 from django_workflow.protocol.identifiers import new_run_id, prefixed_run_id
 from django_workflow.protocol.invoke import InvokeBody, encode_invoke
 from django_workflow.protocol.publish import CALL_FEATURES, FEATURES, CallbackConfig, Message, WorkflowFields
-from django_workflow.protocol.requests import Publish, Wait
+from django_workflow.protocol.requests import EngineRequest, Publish, Wait
 from django_workflow.protocol.steps import CallType, Step, encode_step
 from django_workflow.replay.outcome import (
     CallSubmission,
@@ -83,7 +84,7 @@ class Submitter:
                     "run %s submits step %r", self.run_id, submission.step.step_name, extra={"run_id": self.run_id}
                 )
         messages = []
-        requests: list[Publish | Wait] = []
+        requests: list[EngineRequest[Any]] = []
         for submission in submissions:
             if isinstance(submission, StepSubmission):
                 messages.append(self._step(submission))
