@@ -37,6 +37,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
 
 
 class AsyncWorkflowContext(BaseContext[T]):
@@ -217,6 +219,14 @@ class AsyncWorkflowContext(BaseContext[T]):
     def parallel(
         self, a: StepCall[A], b: StepCall[B], c: StepCall[C], d: StepCall[D], /
     ) -> Coroutine[Any, Any, tuple[A, B, C, D]]: ...
+    @overload
+    def parallel(
+        self, a: StepCall[A], b: StepCall[B], c: StepCall[C], d: StepCall[D], e: StepCall[E], /
+    ) -> Coroutine[Any, Any, tuple[A, B, C, D, E]]: ...
+    @overload
+    def parallel(
+        self, a: StepCall[A], b: StepCall[B], c: StepCall[C], d: StepCall[D], e: StepCall[E], f: StepCall[F], /
+    ) -> Coroutine[Any, Any, tuple[A, B, C, D, E, F]]: ...
     @overload
     def parallel(self, *calls: StepCall[R]) -> Coroutine[Any, Any, tuple[R, ...]]: ...
     def parallel(self, *calls: StepCall[Any]) -> Any:

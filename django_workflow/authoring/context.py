@@ -34,6 +34,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
 
 
 class WorkflowContext(BaseContext[T]):
@@ -196,6 +198,14 @@ class WorkflowContext(BaseContext[T]):
     def parallel(self, a: StepCall[A], b: StepCall[B], c: StepCall[C], /) -> tuple[A, B, C]: ...
     @overload
     def parallel(self, a: StepCall[A], b: StepCall[B], c: StepCall[C], d: StepCall[D], /) -> tuple[A, B, C, D]: ...
+    @overload
+    def parallel(
+        self, a: StepCall[A], b: StepCall[B], c: StepCall[C], d: StepCall[D], e: StepCall[E], /
+    ) -> tuple[A, B, C, D, E]: ...
+    @overload
+    def parallel(
+        self, a: StepCall[A], b: StepCall[B], c: StepCall[C], d: StepCall[D], e: StepCall[E], f: StepCall[F], /
+    ) -> tuple[A, B, C, D, E, F]: ...
     @overload
     def parallel(self, *calls: StepCall[R]) -> tuple[R, ...]: ...
     def parallel(self, *calls: StepCall[Any]) -> Any:

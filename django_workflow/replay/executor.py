@@ -181,11 +181,6 @@ class Executor(Frontier):
         """Say why step `name` cannot be asked for now."""
         if self._refusal is not None:
             raise StepError(f"{self._refusal} Tried to run {name!r}.")
-        if get_ident() != self.thread:
-            raise StepError(
-                f"Step {name!r} was asked for in another thread than the workflow runs in, so its place among the "
-                "steps is not certain. Use ctx.parallel() for steps at the same time."
-            )
         if self._is_dry:
             self._step_was_reached = True
             raise WorkflowAbort(name)
@@ -199,6 +194,11 @@ class Executor(Frontier):
                 "A step can not be run inside another step. "
                 f"Tried to run '{name}' inside '{running.name}'. Return from the outer step first, or make the inner "
                 "one a plain function call."
+            )
+        if get_ident() != self.thread:
+            raise StepError(
+                f"Step {name!r} was asked for in another thread than the workflow runs in, so its place among the "
+                "steps is not certain. Use ctx.parallel() for steps at the same time."
             )
         if isinstance(self.ending, Failed) and self.ending.step_name is not None:
             raise verdict.handled(self.ending)

@@ -70,6 +70,8 @@ class InvocationLoop:
             finally:
                 self._selector.when_idle = None
                 self._cancel_the_rest()
+                if main.done() and not main.cancelled():
+                    main.exception()  # looked at, so that nothing is logged when a KeyboardInterrupt leaves
             return main.result()
         finally:
             self._chores.clear()

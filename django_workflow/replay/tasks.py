@@ -70,6 +70,8 @@ class TaskSteps:
             return loop.run(self._main(function, context), self._when_idle)
         except SystemExit as error:  # asyncio lets it out of a task at once
             return executor.raised(error)
+        finally:
+            executor.tasks = None
 
     async def ask(self, call: StepCall[R]) -> R:
         """The result of a step. Raises WorkflowAbort when the invocation ends with it."""

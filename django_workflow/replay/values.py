@@ -203,15 +203,22 @@ def _read_foreign(type_: Any, value: Any) -> Any:
     raise ValueError(f"Expected `{getattr(type_, '__name__', type_)}`, got `{type(value).__name__}`")
 
 
-_PLAIN: tuple[Any, ...] = (str, int, float, decimal.Decimal, dict)
+# Subclasses of JSON's own types, and how to get the value itself: str() of a SafeString is that SafeString.
+_PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (decimal.Decimal, decimal.Decimal),
+    (dict, dict),
+)
 
 
 def _write_foreign(value: Any) -> Any:
     dump = getattr(type(value), "model_dump", None)
     if dump is not None:
         return dump(value, mode="json")
-    for plain in _PLAIN:
-        if isinstance(value, plain) and not _is_lazy(type(value)):
+    for base, plain in _PLAIN:
+        if isinstance(value, base) and not _is_lazy(type(value)):
             return plain(value)
     if isinstance(value, deque):
         return list(value)
