@@ -13,7 +13,7 @@ from typing import cast
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.handlers.asgi import ASGIRequest
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
@@ -66,10 +66,14 @@ def serve(request: HttpRequest, name: str) -> HttpResponse:
     except RequestRejected as error:
         logger.warning("request to %r refused: %s", name, error)
         return _to_django(responses.rejected(error.status_code, type(error).__name__, str(error)))
-    workflow = registry.find(name)
-    if workflow is None:
-        return _to_django(_unknown(name, tell=session is not None or _is_signed(incoming)))
-    return _to_django(handle(workflow, incoming, client=get_client(), session=session))
+    try:
+        workflow = registry.find(name)
+        if workflow is None:
+            return _to_django(_unknown(name, tell=session is not None or _is_signed(incoming)))
+        return _to_django(handle(workflow, incoming, client=get_client(), session=session))
+    except (OperationalError, InterfaceError) as error:
+        logger.error("request to %r failed: the database does not answer: %s", name, error)
+        return _to_django(responses.rejected(503, "DatabaseUnavailable", "The database does not answer. Try again."))
 
 
 @machine_view
