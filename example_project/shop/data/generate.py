@@ -24,6 +24,21 @@ PRODUCTS = (
 )
 NAMES = ("ada", "alan", "barbara", "claude", "donald", "edsger", "frances", "grace", "hedy", "john", "karen")
 
+IDENTIFIER, DAY, EMAIL, _PRODUCT, AMOUNT = range(5)
+# Far apart, so that several chunks have some: row (from 0) -> column and bad value.
+SPOILED = {
+    16: (EMAIL, ""),
+    250: (AMOUNT, "-49.00"),
+    511: (DAY, "2025-02-30"),
+    777: (IDENTIFIER, "WEB-00041"),
+    1023: (EMAIL, "not an address"),
+    1290: (AMOUNT, "12,50 EUR"),
+    1500: (DAY, "31/12/2025"),
+    1888: (IDENTIFIER, "WEB-01201"),
+    2222: (AMOUNT, "-7.90"),
+    2400: (EMAIL, ""),
+}
+
 
 def rows() -> list[list[str]]:
     chance = random.Random(2025)
@@ -34,22 +49,8 @@ def rows() -> list[list[str]]:
         day = FIRST_DAY + timedelta(days=chance.randrange(365))
         email = f"{chance.choice(NAMES)}.{chance.randrange(1000):03}@example.com"
         made.append([f"WEB-{number:05}", day.isoformat(), email, product, f"{cents // 100}.{cents % 100:02}"])
-    return spoil(made)
-
-
-def spoil(made: list[list[str]]) -> list[list[str]]:
-    """Ten bad rows, far apart: the reader has to name each by its line."""
-    identifier, day, email, _product, amount = range(5)
-    made[16][email] = ""
-    made[250][amount] = "-49.00"
-    made[511][day] = "2025-02-30"
-    made[777][identifier] = made[40][identifier]
-    made[1023][email] = "not an address"
-    made[1290][amount] = "12,50 EUR"
-    made[1500][day] = "31/12/2025"
-    made[1888][identifier] = made[1200][identifier]
-    made[2222][amount] = "-7.90"
-    made[2400][email] = ""
+    for row, (column, value) in SPOILED.items():
+        made[row][column] = value
     return made
 
 

@@ -15,6 +15,11 @@ from django_workflow.testing.calls import Call, CallRecorder
 pytest_plugins = ["django_workflow.testing.pytest_plugin"]
 
 
+@pytest.fixture(autouse=True)
+def _quick_passwords(settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
 @pytest.fixture
 def demo(db: Any) -> None:
     """The rows that `make demo` loads."""
