@@ -52,6 +52,7 @@ class Follower:
         self._bar = out is not None and out.isatty()
         self._interval = interval
         self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._line = ""
         self._shown: dict[int, tuple[str, int]] = {}
         self._settled = 0  # all steps up to this number have been shown with their end
 
@@ -75,13 +76,17 @@ class Follower:
                 open_steps.append(step)
             if self._shown.get(step.step_id) != (step.status, step.attempts):
                 self._shown[step.step_id] = (step.status, step.attempts)
-                for line in step_lines(step):
-                    out.write(clear + line)
+                if self._bar and step.status == Step.Status.RUNNING:
+                    continue  # the bar says so
+                for text in step_lines(step):
+                    out.write(clear + text)
+                    self._line = ""  # the bar was overwritten
         while self._shown.get(self._settled + 1, (Step.Status.QUEUED, 0))[0] not in Step.OPEN:
             self._settled += 1
-        if self._bar:
-            line = "" if run.is_finished else f"{bar(run)} {progress_text(run, len(self._shown), open_steps)}"
-            out.write(clear + line[:LINE_WIDTH], ending="")
+        line = "" if run.is_finished else f"{bar(run)} {progress_text(run, len(self._shown), open_steps)}"[:LINE_WIDTH]
+        if self._bar and line != self._line:
+            self._line = line
+            out.write(clear + line, ending="")
             out.flush()
 
 

@@ -13,6 +13,7 @@ from django_workflow.models import Delivery, Run, Step
 from django_workflow.protocol.steps import StepType
 
 SHORT_RUN_ID = 12
+NEAR = timedelta(hours=1)
 
 
 def short_run_id(run_id: str) -> str:
@@ -42,8 +43,10 @@ def running_time(row: Run | Step, now: datetime) -> timedelta | None:
 
 
 def instant_text(instant: datetime, now: datetime) -> str:
-    """An instant in the reader's time zone: its time on the same day, else date and time."""
+    """An instant in the reader's time zone: near ones to the second, else the time of day, else with the date."""
     local, today = timezone.localtime(instant), timezone.localtime(now).date()
+    if abs(instant - now) < NEAR:
+        return f"{local:%H:%M:%S}"
     if local.date() == today:
         return formats.time_format(local, "TIME_FORMAT")
     return formats.date_format(local, "DATETIME_FORMAT")

@@ -37,9 +37,10 @@ def test_a_length_is_told_in_the_readers_language() -> None:
         assert length_text(timedelta(seconds=2.1)) == "2,1 s"
 
 
-def test_an_instant_of_today_is_told_by_its_time_in_the_readers_zone() -> None:
+def test_an_instant_is_told_as_exactly_as_it_is_near() -> None:
     now = datetime(2030, 5, 1, 22, 30, tzinfo=UTC)
     with timezone.override("Europe/Berlin"):  # where May 2 has begun
+        assert instant_text(now + timedelta(seconds=70), now) == "00:31:10"
         assert instant_text(now + timedelta(hours=1), now) == "1:30 a.m."
         assert instant_text(now - timedelta(hours=1), now) == "May 1, 2030, 11:30 p.m."
 

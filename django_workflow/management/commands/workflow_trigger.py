@@ -94,13 +94,14 @@ class Command(BaseCommand):
         return str(handle.id)
 
     def _follow(self, run_id: str, follower: Follower) -> None:
-        """Wait in this process while a worker drives the run, or drive it here when there is none."""
-        if get_settings().engine == "embedded" and not lookup.has_living_worker(timezone.now()):
-            self.stderr.write("No worker is alive (manage.py workflow_worker): the run is driven in this process.")
-            drive_inline(run_id, follower)
-            return
-        while not follower(lookup.runs().filter(run_id=run_id).first()):
-            pass
+        """Look on while a worker drives the run; drive it here when there is none, or none any more."""
+        done = False
+        while not done:
+            if get_settings().engine == "embedded" and not lookup.has_living_worker(timezone.now()):
+                self.stderr.write("No worker is alive (manage.py workflow_worker): the run is driven in this process.")
+                drive_inline(run_id, follower)
+                return
+            done = follower(lookup.runs().filter(run_id=run_id).first())
 
     def _finish(self, run: Run, follower: Follower, *, as_json: bool) -> None:
         if as_json:
