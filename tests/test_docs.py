@@ -9,12 +9,16 @@ import ast
 import importlib
 import inspect
 import re
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from django.core.management import load_command_class
 from django.dispatch import Signal
@@ -29,6 +33,8 @@ from django_workflow.conf import Settings
 from django_workflow.models import Run, Step
 from django_workflow.protocol.durations import parse_duration
 from django_workflow.realtime import messages
+from django_workflow.replay.values import ANY
+from django_workflow.testing import CallAnswer, mock_calls, run_workflows, workflow_clock
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -277,14 +283,43 @@ def is_whole(block: Block) -> bool:
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if is_whole(block)], ids=lambda block: block.place)
-def test_a_code_block_declares_its_workflows(block: Block) -> None:
-    namespace: dict[str, Any] = {"__name__": "documentation"}
+def test_a_code_block_declares_its_workflows(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("documentation")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # where dataclasses look for their annotations
     with registry.isolated():
-        exec(compile(block.code, block.place, "exec"), namespace)
-        made = [value for value in namespace.values() if isinstance(value, Workflow)]
+        exec(compile(block.code, block.place, "exec"), vars(module))
+        made = [value for value in vars(module).values() if isinstance(value, Workflow)]
         assert made
         for workflow in made:
             assert registry.get(workflow.name).payload_type is not None
+
+
+PAYLOADS = {int: 3, str: "x", list[str]: ["a", "b"]}
+"""For payload types that have no values of their own."""
+
+ORDER = {"order_id": 1, "email": "ada@example.com"}
+
+
+# A webhook's workflow is called over the network, which tests do not use.
+RUNNABLE = [block for block in BLOCKS if is_whole(block) and "create_webhook" not in block.code]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("block", RUNNABLE, ids=lambda block: block.place)
+def test_the_workflows_of_a_code_block_run(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = httpx.Response(200, json={"number": "3"}, request=httpx.Request("GET", "https://example.com/"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(httpx, "get", lambda *args, **kwargs: answer)
+    module = ModuleType("documentation")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with registry.isolated(), workflow_clock(), mock_calls(CallAnswer(200, {"reference": "p-1"})):
+        exec(compile(block.code, block.place, "exec"), vars(module))
+        for workflow in [value for value in vars(module).values() if isinstance(value, Workflow)]:
+            type_ = workflow.payload_type
+            handle = workflow.trigger(PAYLOADS.get(type_, None if type_ in (ANY, type(None)) else ORDER))
+            run_workflows(skip_delays=True)
+            wanted = "canceled" if "if answer.timeout or" in block.code else "success"
+            assert handle.run.status == wanted, handle.run.error
 
 
 # Links
