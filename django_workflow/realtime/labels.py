@@ -1,7 +1,6 @@
 """The words of the progress widget, once for the server's HTML and the browser's updates.
 
-Placeholders stand in braces. The browser has the English words built in; the widget carries those that differ in the
-reader's language as `labels-…` attributes.
+Placeholders stand in braces. The browser gets all of them with the script, in the language of the page.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from django.utils.translation import gettext, gettext_noop
 LABELS = {
     # what the whole run does
     "not-started": gettext_noop("Not started"),
+    "refused": gettext_noop("Not started: {error}"),
     "starting": gettext_noop("Starting..."),
     "scheduled": gettext_noop("Starts at {time}"),
     "queued": gettext_noop("Waiting to start"),
@@ -30,6 +30,7 @@ LABELS = {
     "forbidden": gettext_noop("You cannot see this run"),
     "gone": gettext_noop("This run no longer exists"),
     "offline": gettext_noop("Connection lost - showing the state of {time}"),
+    "earlier": gettext_noop("Earlier steps: {count}"),
     # what a step does
     "step-queued": gettext_noop("Waiting to start"),
     "step-running": gettext_noop("Running"),
@@ -43,7 +44,6 @@ LABELS = {
     "answer-sent": gettext_noop("Answer sent"),
     "answer-taken": gettext_noop("Somebody else has answered already"),
     "answer-failed": gettext_noop("The answer was not sent: {error}"),
-    "answer-not-json": gettext_noop("This is not valid JSON"),
 }
 
 _PLACEHOLDER_RE = re.compile(r"\{(\w+)\}")
@@ -54,6 +54,6 @@ def label(key: str, **values: object) -> str:
     return _PLACEHOLDER_RE.sub(lambda found: str(values.get(found[1], "")), gettext(LABELS[key]))
 
 
-def translated_labels() -> dict[str, str]:
-    """The labels that are not in English in the language in force."""
-    return {key: text for key, english in LABELS.items() if (text := gettext(english)) != english}
+def all_labels() -> dict[str, str]:
+    """Every label in the language in force, with its placeholders."""
+    return {key: gettext(text) for key, text in LABELS.items()}

@@ -114,7 +114,7 @@ def run_fragment(request: HttpRequest, run_id: str) -> HttpResponse:
     For a reload of the state by the browser. A token that was good for the run is replaced by a fresh one. 403 and 404
     carry the widget too, with the words for it.
     """
-    view = request.GET.get("view", "steps")
+    view = request.GET.get("view") or "steps"
     if view not in widget.VIEWS:
         raise RequestRejected(f"view is {view[:40]!r}, but must be one of {', '.join(widget.VIEWS)}.")
     token = access.token_of(request)

@@ -24,7 +24,7 @@ from django_workflow.models import Delivery, Run, Step, Waiter
 from django_workflow.models.channel_event import format_position
 from django_workflow.protocol.steps import StepType
 from django_workflow.realtime import access, history
-from django_workflow.realtime.labels import label, translated_labels
+from django_workflow.realtime.labels import label
 from django_workflow.realtime.messages import BEGINNING
 
 if TYPE_CHECKING:
@@ -113,9 +113,12 @@ class Widget:
     waiter: Waiter | None = None
     notify_url: str = ""
     may_respond: bool = False
-    labels: dict[str, str] = field(default_factory=dict)
     language: str = ""
     time_zone: str = ""
+
+    @property
+    def earlier_text(self) -> str:
+        return label("earlier", count=self.earlier) if self.earlier else ""
 
     @property
     def blank_step(self) -> ShownStep:
@@ -221,9 +224,9 @@ def _empty(status: str, options: Options, text: str = "") -> Widget:
         text=text or label(status),
         options=options,
         source=source_url(),
-        labels=translated_labels(),
         language=get_language() or "",
-        time_zone=timezone.get_current_timezone_name(),
+        # Browsers know the zones that have a name.
+        time_zone=getattr(timezone.get_current_timezone(), "key", ""),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django import template
@@ -12,6 +13,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from django_workflow.models import Run
+from django_workflow.realtime.labels import all_labels
 from django_workflow.realtime.widget import MAX_STEPS, TRANSPORTS, VIEWS, Options, Widget, make_widget, render_widget
 
 register = template.Library()
@@ -64,12 +66,14 @@ def workflow_progress(
 
 @register.simple_tag(takes_context=True)
 def workflow_progress_assets(context: template.Context) -> SafeString:
-    """The widget's script and stylesheet, for the page's head. Widgets further down do not print them again."""
+    """The widget's script, with its words, and stylesheet, for the page's head. Widgets do not print them again."""
     request: HttpRequest | None = context.get("request")
     if request is not None:
         setattr(request, _ASSETS_PRINTED, True)
     nonce = context.get("csp_nonce") or getattr(request, "csp_nonce", "")
-    return render_to_string("django_workflow/progress/assets.html", {"nonce": nonce})
+    return render_to_string(
+        "django_workflow/progress/assets.html", {"nonce": nonce, "labels": json.dumps(all_labels())}
+    )
 
 
 @register.simple_tag
@@ -91,7 +95,6 @@ def workflow_attributes(widget: Widget) -> SafeString:
         "redirect-on-success": options.redirect_on_success,
         "lang": widget.language,
         "time-zone": widget.time_zone,
-        **{f"labels-{key}": text for key, text in widget.labels.items()},
     }
     respond = format_html(" {}", "respond") if widget.may_respond else ""
     named = format_html_join("", ' {}="{}"', ((key, value) for key, value in attributes.items() if value))
