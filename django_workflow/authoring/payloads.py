@@ -67,7 +67,8 @@ class PayloadCodec:
             except (msgspec.MsgspecError, ValueError, TypeError) as error:
                 first = first or error
         assert first is not None
-        raise self._invalid(*_field_and_reason(first)) from first
+        field, reason = _field_and_reason(first)
+        raise self._invalid(field, reason if _MISSING.search(reason) else "none was given") from first
 
     def _validated(self, value: Any) -> Any:
         serializer = self.type(data=value)
@@ -110,7 +111,9 @@ def _first_serializer_error(errors: Any, path: str = "$") -> tuple[str, str]:
     """The first error of a serializer, which may be nested."""
     if isinstance(errors, Mapping):
         field, inner = next(iter(errors.items()))
-        return _first_serializer_error(inner, path if field == "non_field_errors" else f"{path}.{field}")
+        if field == "non_field_errors":
+            return _first_serializer_error(inner, path)
+        return _first_serializer_error(inner, f"{path}[{field}]" if isinstance(field, int) else f"{path}.{field}")
     if isinstance(errors, list) and errors:
         for index, inner in enumerate(errors):
             if inner and isinstance(inner, Mapping):
