@@ -71,12 +71,12 @@ def make_handle(**options: Any) -> RunHandle:
     return RunHandle("wfr_1", cast(Client, FakeClient()), **options)
 
 
-def test_wait_gives_the_result_once_the_run_is_over(model: list[Rows], django_db_blocker: Any) -> None:
+def test_wait_gives_the_result_once_the_run_is_over(model: list[Rows]) -> None:
     model.append(Rows(None, row("queued"), row("running"), row("success", result='{"a":1}')))
     handle = make_handle()
     assert handle.wait(timeout=5) == {"a": 1}
-    assert handle.run.status == "success"
-    assert model[0].looks == 4  # the row that ended the wait is kept
+    assert model[0].looks == 4
+    assert handle.run.status == "success"  # the row as it is now
 
 
 def test_wait_gives_none_for_no_result(model: list[Rows]) -> None:
