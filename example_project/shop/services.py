@@ -62,7 +62,8 @@ def announce_parcel(request: HttpRequest) -> JsonResponse:
     if not _is_allowed(request):
         return JsonResponse({"error": "The token is missing or wrong."}, status=401)
     asked = _body(request)
-    if not Parcel.objects.filter(order=asked.get("order")).update(callback_url=asked.get("callback", "")):
+    parcels = Parcel.objects.filter(order=asked.get("order"))
+    if not parcels.update(callback_url=asked.get("callback", ""), received_by=""):
         return JsonResponse({"error": "There is no such parcel."}, status=422)
     return JsonResponse({"announced": True})
 

@@ -6,6 +6,8 @@ decides first who the visitor is, and renders the tag for those who may see the 
 
 from __future__ import annotations
 
+import json
+
 import httpx
 from django.conf import settings
 from django.contrib import messages
@@ -183,6 +185,7 @@ def parcel_page(request: HttpRequest, run_id: str = "") -> HttpResponse:
             "run": run,
             "form": FulfilForm(),
             "parcels": Parcel.objects.exclude(callback_url="").filter(received_by=""),
+            "receiver": json.loads(run.result) if run and run.result else "",
             "base_url": settings.DJANGO_WORKFLOW["base_url"],
             "code": highlighted(track_parcel),
         },

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from django.core.management import call_command
 from django.test import Client
@@ -27,14 +28,26 @@ def demo(db: Any) -> None:
 
 
 @pytest.fixture
-def services() -> Iterator[CallRecorder]:
-    """The demo's own payment service, reached without a server."""
+def base_url(settings: Any) -> str:
+    """The site knows its own address: deliveries go there by HTTP, and webhooks have one."""
+    settings.DJANGO_WORKFLOW = {**settings.DJANGO_WORKFLOW, "base_url": settings.DEMO_ORIGIN}
+    return str(settings.DEMO_ORIGIN)
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[CallRecorder]:
+    """The demo's own services and addresses, reached without a server."""
 
     def answer(call: Call) -> CallAnswer:
         response = Client().generic(
             call.method, urlsplit(call.url).path, call.body, "application/json", headers=dict(call.headers)
         )
-        return CallAnswer(response.status_code, response.content, {"Content-Type": response["Content-Type"]})
+        return CallAnswer(response.status_code, response.content, dict(response.headers))
 
+    def post(url: str, *, json: Any, timeout: float) -> httpx.Response:
+        response = Client().post(urlsplit(url).path, json, "application/json")
+        return httpx.Response(response.status_code, content=response.content, request=httpx.Request("POST", url))
+
+    monkeypatch.setattr("example_project.shop.services.httpx.post", post)
     with mock_calls(answer) as recorder:
         yield recorder

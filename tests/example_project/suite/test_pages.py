@@ -10,7 +10,7 @@ from django.test import Client
 from django_workflow.models import Run
 from django_workflow.realtime.access import may
 from django_workflow.testing import WorkflowClock, run_workflows
-from example_project.shop.models import ImportedOrder, Order
+from example_project.shop.models import ImportedOrder, Order, Parcel
 from tests.example_project.suite.visitor import Visitor
 
 pytestmark = pytest.mark.usefixtures("demo", "workflow_clock")
@@ -137,6 +137,30 @@ def test_a_day_that_is_none_is_refused(visitor: Visitor) -> None:
     visitor.open("/report/")
     assert "Enter a valid date." in visitor.press("Make the report", day="yesterday")
     assert not Run.objects.exists()
+
+
+def test_without_an_address_of_its_own_the_site_sends_no_parcel(visitor: Visitor) -> None:
+    assert "DEMO_BASE_URL=http://testserver make demo" in visitor.open("/parcel/")
+    assert not visitor.can_press("Send the parcel")
+
+
+def test_a_parcel_is_handed_over_at_the_door(visitor: Visitor, base_url: str, services: Any) -> None:
+    visitor.open("/parcel/")
+    visitor.press("Send the parcel")
+    run_workflows()
+    visitor.open(visitor.url)
+    visitor.press("A neighbour opens")
+    run_workflows()
+    assert "Received by a neighbour." in visitor.open(visitor.url)
+
+
+def test_a_courier_whom_the_shop_does_not_answer_is_told_so(visitor: Visitor, base_url: str, services: Any) -> None:
+    visitor.open("/parcel/")
+    visitor.press("Send the parcel")
+    run_workflows()
+    Parcel.objects.update(callback_url=f"{base_url}/workflows/hooks/wfr_none/evt_none/")
+    visitor.open(visitor.url)
+    assert "did not take the courier" in visitor.press("A neighbour opens")
 
 
 def test_the_guides_run_goes_on_when_it_is_told_to(visitor: Visitor) -> None:

@@ -12,7 +12,8 @@ from django_workflow.testing.calls import CallRecorder
 from example_project.guide.models import Notice
 from example_project.guide.workflows import basic, basic_failing, basic_with_approval
 from example_project.shop.models import DailyReport, ImportedOrder, ImportReport, Order, Parcel, Product
-from example_project.shop.workflows import fulfil_order, import_orders, nightly_report
+from example_project.shop.services import hand_over
+from example_project.shop.workflows import fulfil_order, import_orders, nightly_report, track_parcel
 
 pytestmark = pytest.mark.usefixtures("demo", "workflow_clock")
 
@@ -154,6 +155,18 @@ def test_the_report_comes_by_itself_at_three_in_berlin(workflow_clock: WorkflowC
     run = Run.objects.get(workflow="nightly_report")
     assert run.trigger_kind == Run.TriggerKind.SCHEDULE
     assert run.status == Run.Status.SUCCESS
+
+
+def test_a_parcel_waits_for_the_couriers_call(services: CallRecorder, base_url: str) -> None:
+    handle = track_parcel.trigger({"order_id": 1})
+    run_workflows()
+    assert Run.objects.get().status == Run.Status.WAITING
+    assert "PX00000001" in mail.outbox[0].body
+
+    hand_over(Parcel.objects.get(), "ada")
+    run_workflows()
+    assert handle.wait() == "ada"
+    assert Parcel.objects.get().received_by == "ada"
 
 
 def test_the_guides_basic_workflow_runs() -> None:
