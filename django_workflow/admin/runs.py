@@ -23,7 +23,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_workflow.admin.base import ReadOnlyAdmin, run_link, time_cell
+from django_workflow.admin.base import ReadOnlyAdmin, run_url, time_cell
 from django_workflow.admin.filters import ErrorFilter, LabelFilter, StatusFilter, WorkflowFilter
 from django_workflow.admin.run_page import run_page
 from django_workflow.admin.status import badge_of
@@ -138,7 +138,8 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     @admin.display(description=_("triggered by"), ordering="trigger_kind")
     def trigger_column(self, run: Run) -> SafeString | str:
         if run.parent is not None:
-            return format_html("{} {}", run.get_trigger_kind_display(), run_link(run.parent))
+            link = '<a href="{}" title="{}">{}</a>'
+            return format_html(link, run_url(run.parent), run.parent.run_id, run.get_trigger_kind_display())
         if run.owner is not None:
             return f"{run.get_trigger_kind_display()}: {run.owner}"
         return run.get_trigger_kind_display()
