@@ -110,7 +110,8 @@ def _settle_sequential(
     key = taken.keys[0]
     goes_on = due <= unit.now and not lease.flow_key and unit.may_continue(lease)
     position = lease.position + 1
-    columns = {"message_key": key, "position": position, "attempt": 0, "due_at": due, "step_id": None, "step_name": ""}
+    columns = {"message_key": key, "position": position, "attempt": 0, "rescues": 0, "due_at": due}
+    columns |= {"step_id": None, "step_name": ""}
     if not unit.advance(lease, release=not goes_on, **columns):
         return
     wake_up(unit, state, fact.started_at)
@@ -138,7 +139,6 @@ def _next_lease(lease: Lease, key: UUID, position: int) -> Lease:
         flow_key=lease.flow_key,
         created_at=lease.created_at,
         fence=lease.fence + 1,
-        rescues=lease.rescues,
     )
     following = lease_of(row, lease.worker_key)
     following.chain = lease.chain + 1

@@ -8,7 +8,6 @@ from functools import cache
 from django_workflow import signals
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.unit_of_work import After
-from django_workflow.engine.wake import ring
 from django_workflow.models import Run
 
 logger = logging.getLogger("django_workflow.engine")
@@ -30,10 +29,8 @@ def remember(alias: str, after: After) -> None:
 
 
 def announce(alias: str, after: After) -> None:
-    """After a commit: remember journals, wake workers, tell channels and signal receivers. Raises nothing."""
+    """After a commit: remember journals, tell channels and signal receivers."""
     remember(alias, after)
-    if after.wake:
-        ring(alias)
     send_signals(alias, after)
 
 

@@ -27,6 +27,7 @@ from django_workflow.engine.session import Session
 from django_workflow.engine.settle import fold
 from django_workflow.engine.shared import announce, shared_cache
 from django_workflow.engine.unit_of_work import UnitOfWork
+from django_workflow.engine.wake import ring_after_commit
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Run, Waiter
 from django_workflow.protocol.identifiers import message_id_of, uuid7
@@ -119,6 +120,8 @@ class EngineTransport:
             unit = UnitOfWork(alias, current_clock().now(), shared_cache(alias))
             answer = change(unit)
             after = unit.flush()
+            if after.wake:
+                ring_after_commit(alias)
             transaction.on_commit(lambda: announce(alias, after), using=alias, robust=True)
         return answer
 

@@ -42,6 +42,7 @@ def test_no_result_is_lost_and_atomic_effects_happen_once_when_workers_are_kille
     with WorkerProcess(log=tmp_path / "worker.log"):
         eventually(lambda: not Run.objects.active().exists())
 
+    assert [handle.run.error for handle in handles] == [""] * KILLS
     assert [handle.run.status for handle in handles] == [Run.Status.SUCCESS] * KILLS
     assert not Delivery.objects.exists()
     for handle in handles:
