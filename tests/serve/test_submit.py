@@ -13,6 +13,7 @@ from django_workflow.protocol.publish import CALL_FEATURES, FEATURES, FlowContro
 from django_workflow.protocol.requests import Batch, CancelRun, FinishRun, Publish, Wait
 from django_workflow.protocol.steps import Step, StepType, decode_step
 from django_workflow.replay.outcome import CallSubmission, InvokeSubmission, StepSubmission, WaitSubmission
+from django_workflow.serve import submit
 from django_workflow.serve.submit import Submitter
 from tests.client.fakes import RecordingTransport
 
@@ -212,3 +213,13 @@ def test_a_transaction_is_the_transports(client: Client, transport: RecordingTra
     with submitter(client).transaction():
         pass
     assert transport.transactions == 1
+
+
+def test_events_without_a_session_go_to_the_emitter(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A delivery over the network has none."""
+    submitter(client).emit("told", 1)  # nobody there: not an error
+    told: list[tuple[str, str, object]] = []
+    monkeypatch.setattr(submit, "_emitter", None)  # put back afterwards
+    submit.use_emitter(lambda run_id, event, data: told.append((run_id, event, data)))
+    submitter(client).emit("told", {"a": 1})
+    assert told == [("wfr_1", "told", {"a": 1})]
