@@ -74,7 +74,7 @@ class Bell:
     def close(self) -> None:
         """Hear no more rings of the hub."""
         with _lock:
-            _bells[self.alias].discard(self)
+            _bells.get(self.alias, WeakSet[Bell]()).discard(self)
 
 
 def ring(alias: str, reason: str = DUE) -> None:
@@ -362,5 +362,14 @@ class _Publisher:
 
 _publisher = _Publisher()
 
+
+def _start_over() -> None:
+    """In a forked child: it has none of its parent's threads, who may have held these locks."""
+    global _lock
+    _lock = Lock()
+    _bells.clear()
+    _publisher._forget()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_publisher._forget)
+    os.register_at_fork(after_in_child=_start_over)

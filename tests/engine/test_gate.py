@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -201,6 +202,7 @@ def test_a_forked_child_finds_the_gate_open() -> None:
         assert has_it.wait(SOON)
         child = os.fork()
         if not child:
+            signal.alarm(int(SOON))  # it must not hang
             with write_gate("default") as waited:
                 os._exit(0 if waited == 0.0 else 1)
         assert os.waitpid(child, 0)[1] == 0

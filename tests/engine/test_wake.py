@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -232,12 +233,30 @@ def test_a_message_of_this_process_does_not_ring_again(bell: Bell) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_is_another_process() -> None:
+def test_a_forked_child_is_another_process_with_bells_of_its_own(bell: Bell) -> None:
     parent = wake._sender()
+    held, let_go = Event(), Event()
+
+    def hold() -> None:
+        with wake._lock, bell._condition:
+            held.set()
+            let_go.wait(SOON)
+
+    holder = Thread(target=hold, daemon=True)
+    holder.start()
+    assert held.wait(SOON)
     child = os.fork()
     if not child:
-        os._exit(0 if wake._sender() != parent and wake._publisher._thread is None else 1)
-    assert os.waitpid(child, 0)[1] == 0
+        signal.alarm(int(SOON))  # it must not hang
+        own = Bell("default")
+        ring("default")
+        bell.close()
+        os._exit(0 if own.wait(0) and wake._sender() != parent and wake._publisher._thread is None else 1)
+    try:
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        let_go.set()
+        holder.join(SOON)
 
 
 # PostgreSQL
