@@ -47,6 +47,9 @@ class AsyncWorkflowContext(BaseContext[T]):
     The workflow's function is called again for every step; steps that are done give their kept results. So whatever
     touches the world, or gives another value each time, belongs into a step. Names tell steps apart for people; the
     order of the steps must stay the same while runs are in flight.
+
+    Steps that are asked for before all tasks wait run at the same time. Their order counts too: start their tasks in a
+    certain order, not from a set.
     """
 
     @property

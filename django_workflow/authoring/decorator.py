@@ -17,13 +17,19 @@ import inspect
 import re
 from collections.abc import Callable, Coroutine, Iterable
 from functools import cached_property
-from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin, overload
+from typing import Any, Generic, Protocol, TypeVar, Unpack, get_args, get_origin, overload
 
 from django_workflow.authoring.async_context import AsyncWorkflowContext
 from django_workflow.authoring.context import WorkflowContext
 from django_workflow.authoring.context_base import BaseContext
 from django_workflow.authoring.middleware import Middleware, check_sync
-from django_workflow.authoring.options import DECLARED_ONLY, FailureFunction, WorkflowOptions
+from django_workflow.authoring.options import (
+    DECLARED_ONLY,
+    DeclaredOptions,
+    FailureFunction,
+    RunOptions,
+    WorkflowOptions,
+)
 from django_workflow.authoring.payloads import PayloadCodec
 from django_workflow.authoring.registry import registry
 from django_workflow.client.client import Trigger, get_client, with_default_retries
@@ -129,7 +135,7 @@ class Workflow(Generic[T, R]):
 
     # Starting runs
 
-    def using(self, **options: Any) -> Workflow[T, R]:
+    def using(self, **options: Unpack[RunOptions]) -> Workflow[T, R]:
         """The same workflow with other options for what it triggers: `checkout.using(delay="1h").trigger(order)`.
 
         Takes delay, not_before, label, workflow_run_id, retries, retry_delay, timeout, flow_control, headers, redact
@@ -206,7 +212,7 @@ def workflow(
     name: str | None = None,
     aliases: Iterable[str] = (),
     payload: Any = ANY,
-    **options: Any,
+    **options: Unpack[DeclaredOptions],
 ) -> WorkflowDecorator: ...
 def workflow(
     function: Callable[..., Any] | None = None,
@@ -215,7 +221,7 @@ def workflow(
     name: str | None = None,
     aliases: Iterable[str] = (),
     payload: Any = ANY,
-    **options: Any,
+    **options: Unpack[DeclaredOptions],
 ) -> Any:
     """Make a function a workflow, and register it.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from django_workflow.authoring.middleware import Middleware
 from django_workflow.client.options import (
@@ -28,9 +28,35 @@ from django_workflow.protocol.durations import to_seconds
 from django_workflow.protocol.identifiers import prefixed_run_id
 from django_workflow.protocol.publish import FlowControl
 
-__all__ = ["Duration", "Instant", "WorkflowOptions"]
-
 FailureFunction = Callable[..., Any]
+
+
+class RunOptions(TypedDict, total=False):
+    """What `using(...)` takes, in the forms that people write; `WorkflowOptions` tells what each means."""
+
+    retries: int | None
+    retry_delay: Duration | None
+    timeout: Duration | None
+    delay: Duration | None
+    not_before: Instant | None
+    label: str | Iterable[str] | None
+    labels: Iterable[str]
+    flow_control: FlowControl | Mapping[str, Any] | None
+    workflow_run_id: str | None
+    headers: Mapping[str, str] | None
+    redact: str | Iterable[str]
+    failure_url: str | None
+
+
+class DeclaredOptions(RunOptions, total=False):
+    """What `@workflow(...)` takes besides."""
+
+    on_failure: FailureFunction | None
+    middlewares: Iterable[Middleware | type[Middleware]]
+    schedule: str | None
+    timezone: str
+    steps_per_call: int | None
+    atomic_steps: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -208,6 +208,8 @@ class Executor(Frontier):
         """The outcome of a function that returned."""
         if self.ending is not None:
             return verdict.returned_after(self.ending)
+        if inspect.isawaitable(result):
+            return verdict.not_awaited(result)
         if self.asked == 0:
             return NoStepReached()
         return verdict.finished(function, result, self.limit)

@@ -19,7 +19,10 @@ PROGRESS_EVENT = "workflow.progress"
 
 class Port(Protocol):
     def step_started(self, step: Step) -> None:
-        """A step's function is about to run (its `out` is still None). Must be cheap; raises nothing."""
+        """A step's function is about to run (its `out` is still None). Must be cheap; raises nothing.
+
+        Of async functions it is told on the workflow's event loop: no ORM here.
+        """
 
     def submit(self, submissions: Sequence[Submission]) -> bool:
         """Hand submissions to the engine, together.

@@ -6,6 +6,7 @@ already decided; the texts here say so to whoever wrote the `except`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,18 @@ def finished(function: Callable[[Any], Any], result: Any, limit: int | None) -> 
         return Finished(encode_result(result, decoder_for(declared), "The result of the workflow", limit))
     except WorkflowError as error:
         return Failed(error)
+
+
+def not_awaited(result: Any) -> Failed:
+    """The function gave something to await, but was taken for a sync one: a decorator hides what it is."""
+    if inspect.iscoroutine(result):
+        result.close()
+    return Failed(
+        StepError(
+            f"The workflow returned a {type(result).__name__}, which nobody awaits. A decorator around an async "
+            "function has to be `async def` itself, so that the workflow is known to be async."
+        )
+    )
 
 
 def returned_after(ending: Ending) -> Outcome:

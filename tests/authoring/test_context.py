@@ -97,6 +97,15 @@ async def approval_async(by: str) -> Approval:
     return Approval(True, by)
 
 
+def task(function: Any) -> Any:
+    """A task of django.tasks, or what one looks like where Django has none."""
+    try:
+        from django.tasks import task as make
+    except ImportError:
+        return SimpleNamespace(func=function, takes_context=False, name=function.__name__)
+    return make(function)
+
+
 class Clerk:
     def approve(self, by: str) -> Approval:
         return Approval(True, by)
@@ -114,8 +123,7 @@ class Clerk:
         lambda ctx: ctx.run("s", approval_async, "ann"),
         lambda ctx: ctx.run("s", functools.partial(approval_async, "ann")),
         lambda ctx: ctx.run("s", Approval, True, "ann"),
-        # a task of django.tasks
-        lambda ctx: ctx.run("s", SimpleNamespace(func=approval, takes_context=False, name="approval"), "ann"),
+        lambda ctx: ctx.run("s", task(approval), "ann"),
     ],
 )
 def test_run(ask: Any) -> None:

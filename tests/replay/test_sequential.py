@@ -544,3 +544,14 @@ def test_the_dry_run_of_a_function_that_raises(error: Exception, found: bool) ->
 
 def test_the_dry_run_of_a_function_that_returns() -> None:
     assert dry_run(Workflow(lambda ctx: 1, name="wf"), RunDetails(run_id="wfr_1")) == NoStepReached()
+
+
+def test_a_decorator_that_hides_an_async_workflow_is_an_error() -> None:
+    def decorated(ctx: Context) -> Any:
+        return three_steps_async(ctx)
+
+    outcome = Engine(decorated).run_to_end()
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, StepError)
+    assert "A decorator around an async function has to be `async def` itself" in str(outcome.error)
+    assert isinstance(dry_run(Workflow(decorated, name="wf"), RunDetails(run_id="wfr_1")), Failed)

@@ -15,6 +15,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 
 from django_workflow import step
 from django_workflow.errors import Misconfigured, NestedStep, StepError
+from django_workflow.replay import loop
 from django_workflow.replay.loop import close_thread_loop, thread_loop
 from django_workflow.replay.outcome import Failed, Finished, Submitted
 from tests.replay.driver import Engine, run
@@ -440,6 +441,15 @@ def test_a_closed_loop_is_replaced() -> None:
     close_thread_loop()
     close_thread_loop()
     assert run(fine) == 1
+
+
+def test_a_forked_process_makes_a_loop_of_its_own() -> None:
+    before = thread_loop()
+    loop._forget_after_fork()
+    assert thread_loop() is not before
+    assert not before.is_closed, "its selector is shared with the parent"
+    loop._abandoned.remove(before)
+    before._loop.close()
 
 
 def test_an_idle_loop_does_not_spin() -> None:
