@@ -27,6 +27,7 @@ from django_workflow.errors import (
     StepError,
     StepMismatch,
 )
+from django_workflow.protocol.steps import JournalMessage, Step, encode_step
 from django_workflow.replay.outcome import Failed, Finished, NoStepReached, StepFound, StepSubmission, Submitted
 from tests.replay.driver import Engine, run
 
@@ -185,6 +186,27 @@ def test_a_mismatch_is_the_outcome_even_if_the_workflow_catches_it() -> None:
     outcome = replay(record("a"), changed)
     assert isinstance(outcome, Failed)
     assert isinstance(outcome.error, StepMismatch)
+
+
+def test_a_recorded_result_that_fits_its_annotation_no_more_says_what_to_do() -> None:
+    engine = record("a")
+
+    def text() -> str:
+        raise AssertionError
+
+    outcome = replay(engine, lambda ctx: ctx.run("a", text))
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, StepError)
+    assert "The result of step 'a', as recorded, does not fit its type any more: Expected `str`" in str(outcome.error)
+
+
+def test_results_of_other_sdks_may_be_missing_or_no_json() -> None:
+    engine = record("a", "b")
+    for index, out in ((1, None), (2, "no JSON")):
+        step_ = Step(step_id=index, step_name="ab"[index - 1], step_type="Run", out=out, concurrent=1)
+        engine.messages[index] = JournalMessage("m", encode_step(step_).decode())
+    outcome = replay(engine, lambda ctx: [ctx.run("a", len), ctx.run("b", lambda: 1)])
+    assert outcome == Finished(b'[null,"no JSON"]')
 
 
 # Failing steps
@@ -348,22 +370,26 @@ def test_an_atomic_step_that_fails_leaves_nothing_behind() -> None:
     assert len(engine.messages) == 1
 
 
-def test_a_transaction_that_cannot_commit_fails_the_step() -> None:
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (DEFERRED := Declined("deferred constraint"), Failed(DEFERRED, "a")),
+        (OVER := RunEnded("over when it was committed"), Failed(OVER, by_engine=True)),
+    ],
+)
+def test_a_transaction_that_cannot_commit_fails_the_step(error: Exception, outcome: Failed) -> None:
     class CannotCommit(Engine):
         def transaction(self) -> Any:
             @contextlib.contextmanager
             def transaction() -> Any:
                 with Engine.transaction(self):
                     yield
-                    raise Declined("deferred constraint")
+                    raise error
 
             return transaction()
 
     engine = CannotCommit(lambda ctx: ctx.run("a", lambda: 1, atomic=True))
-    outcome = engine.run_to_end()
-    assert isinstance(outcome, Failed)
-    assert isinstance(outcome.error, Declined)
-    assert outcome.step_name == "a"
+    assert engine.run_to_end() == outcome
 
 
 @pytest.mark.parametrize(

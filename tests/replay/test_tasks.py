@@ -362,6 +362,27 @@ def test_a_task_that_is_cancelled_before_its_step_began_takes_no_part() -> None:
     assert engine.started == ["a"]
 
 
+def test_a_step_whose_task_is_cancelled_by_a_timer_fails_the_call() -> None:
+    async def wf(ctx: Any) -> Any:
+        task = asyncio.create_task(ctx.run("a", value, 1))
+        asyncio.get_running_loop().call_later(0, task.cancel)
+        await asyncio.sleep(0)
+        await task
+
+    outcome = Engine(wf).run_to_end()
+    assert isinstance(outcome, Failed)
+
+
+def test_stop_iteration_out_of_a_step_is_an_error_like_any_other() -> None:
+    async def wf(ctx: Any) -> Any:
+        await ctx.run("a", lambda: next(iter([])))
+
+    outcome = Engine(wf).run_to_end()
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, RuntimeError)
+    assert outcome.step_name == "a"
+
+
 def test_an_exception_in_one_task_does_not_leave_others_waiting() -> None:
     async def fail() -> None:
         raise LookupError
