@@ -23,12 +23,13 @@ class DjangoWorkflowConfig(AppConfig):
         """Nothing here starts a thread or touches the database: it also runs in `migrate` and in reloaders."""
         from django_workflow import checks  # noqa: F401 - registers them
         from django_workflow.client.transports import use_transport
-        from django_workflow.engine import scheduler, signing_keys
+        from django_workflow.engine import scheduler, signing_keys, transport
         from django_workflow.realtime import relay
-        from django_workflow.serve import keys
+        from django_workflow.serve import keys, submit
 
         use_transport(make_transport)
         keys.use_key_provider(signing_keys.verification_keys)
+        submit.use_emitter(transport.emit)
         scheduler.use_declarations(declared_schedules)
         relay.connect()
         autodiscover_modules("workflows")

@@ -1,6 +1,7 @@
 """System checks: one id per rule, each with what is wrong and what to do.
 
 E001 settings · E002 two workflows of one name · E003 USE_TZ · E004 URLs not included · E005 a bad schedule ·
+E006 call_allow ·
 W001 no ASGI application · W002 SQLite options
 """
 
@@ -17,6 +18,8 @@ from django.urls import NoReverseMatch, reverse
 
 from django_workflow.authoring.registry import registry
 from django_workflow.conf import get_settings, problems
+from django_workflow.engine.call_guard import guard_of
+from django_workflow.errors import Misconfigured
 from django_workflow.protocol.cron import check_cron
 
 DOCS = "docs/reference/checks"
@@ -32,6 +35,18 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         Error(problem, id="django_workflow.E001", hint=f"Mend DJANGO_WORKFLOW in the settings; see {DOCS}.")
         for problem in problems()
     ]
+
+
+@register("django_workflow")
+def check_calls(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    if problems():
+        return []
+    try:
+        guard_of(get_settings().call_allow)
+    except Misconfigured as error:
+        hint = 'List hosts, *.suffixes and CIDRs: ["payments.internal", "10.1.0.0/16"].'
+        return [Error(f"call_allow cannot be read: {error}", id="django_workflow.E006", hint=hint)]
+    return []
 
 
 @register("django_workflow")
@@ -106,7 +121,7 @@ def check_sqlite(
     if problems():
         return []
     alias = get_settings().database
-    if alias not in (databases or ()) or connections[alias].vendor != "sqlite" or connections[alias].is_in_memory_db():
+    if alias not in (databases or ()) or connections[alias].vendor != "sqlite" or connections[alias].is_in_memory_db():  # type: ignore[attr-defined]
         return []
     with connections[alias].cursor() as cursor:
         (mode,) = cursor.execute("PRAGMA journal_mode").fetchone()

@@ -14,7 +14,6 @@ from datetime import datetime
 from threading import Condition, Thread
 from uuid import UUID
 
-from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connections
 
 from django_workflow.engine.facts import Answer, Fact, Settlement
@@ -60,11 +59,19 @@ class Writer:
             return self._write(facts, careful=False)
         except (OperationalError, InterfaceError):
             raise
-        except DatabaseError:
+        except Exception:
             logger.info("A batch of %d facts was refused; writing them run by run.", len(facts), exc_info=True)
         written = Written(After())
-        for run_facts in _by_run(facts):
-            part = self._write_alone(run_facts)
+        runs = _by_run(facts)
+        for number, run_facts in enumerate(runs):
+            try:
+                part = self._write_alone(run_facts)
+            except (OperationalError, InterfaceError):
+                if not number:
+                    raise
+                # What is committed must be followed up; the rest is written again.
+                written.busy += [fact for rest in runs[number:] for fact in rest]
+                return written
             _merge(written, part)
         return written
 
@@ -77,7 +84,14 @@ class Writer:
             logger.exception("The results of run %s cannot be written.", facts[0].lease.run_key)
             answer = Answer(status=0, error=f"The result could not be written: {type(error).__name__}: {error}")
             failed = [replace(fact, requests=(), answer=answer) for fact in facts if isinstance(fact, Settlement)]
+        try:
             return self._write(failed, careful=True)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            # Nothing can be said about this run: its lease is given back by the duties, and rescues are counted.
+            logger.exception("Not even the failure of run %s can be written.", facts[0].lease.run_key)
+            return Written(After())
 
     def _write(self, facts: Sequence[Fact], *, careful: bool) -> Written:
         busy: list[Fact] = []
@@ -147,9 +161,24 @@ class Committer:
         self._condition = Condition()
         self._stopping = False
         self._writing = False
+        self._batch: list[Fact] = []
         self._thread = Thread(target=self._run, name="workflow-committer", daemon=True)
         self.commits = 0
         self.facts_written = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything queued so far is written."""
+        return not self._facts and not self._writing
+
+    def lease_keys(self) -> set[UUID]:
+        """The deliveries whose facts wait to be written."""
+        with self._condition:
+            return {fact.lease.key for fact in (*self._facts, *self._batch)}
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()
@@ -182,12 +211,14 @@ class Committer:
     def _take(self) -> list[Fact] | None:
         with self._condition:
             self._writing = False
+            self._batch = []
             self._condition.notify_all()
             self._condition.wait_for(lambda: self._facts or self._stopping)
             if not self._facts:
                 return None
             self._writing = True
-            return [self._facts.popleft() for _ in range(min(len(self._facts), LARGEST_BATCH))]
+            self._batch = [self._facts.popleft() for _ in range(min(len(self._facts), LARGEST_BATCH))]
+            return self._batch
 
     def _write(self, batch: list[Fact]) -> None:
         """Write a batch however long the database is away: nothing is dropped."""

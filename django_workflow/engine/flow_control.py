@@ -13,11 +13,14 @@ from django_workflow.protocol.publish import FlowControl
 
 
 def note_limits(alias: str, control: FlowControl) -> None:
-    """Remember a key's limits: those of the newest message hold."""
-    FlowKey.objects.using(alias).update_or_create(
-        key=control.key,
-        defaults={"parallelism": control.parallelism, "rate": control.rate, "period_seconds": control.period},
-    )
+    """Remember a key's limits: those of the newest message hold. Writes (and so locks) only what differs."""
+    limits = {"parallelism": control.parallelism, "rate": control.rate, "period_seconds": control.period}
+    keys = FlowKey.objects.using(alias)
+    known = keys.filter(key=control.key).values(*limits).first()
+    if known is None:
+        keys.get_or_create(key=control.key, defaults=limits)
+    elif known != limits:
+        keys.filter(key=control.key).update(**limits)
 
 
 def free_slots(alias: str, key: FlowKey, now: datetime, wanted: int) -> int:

@@ -35,8 +35,11 @@ def run_ended(run_id: str) -> RunEnded:
 
 def append_message(
     unit: UnitOfWork, state: RunState, message: Message, key: UUID, *, lease: Lease | None = None
-) -> None:
-    """Append one message to a locked, living run: a plan, a result, a call or an invocation."""
+) -> bool:
+    """Append one message to a locked, living run: a plan, a result, a call or an invocation.
+
+    False: its step has a result already, and the message was dropped.
+    """
     fields = message.workflow
     assert fields is not None
     if not state.alive:
@@ -53,7 +56,7 @@ def append_message(
         if step.is_plan:
             append_plan(unit, state, message, key, step)
         else:
-            append_result(
+            return append_result(
                 unit,
                 state,
                 step,
@@ -64,6 +67,7 @@ def append_message(
                 lease=lease,
                 started_at=started_at,
             )
+    return True
 
 
 def known_run(unit: UnitOfWork, run_id: str) -> Run | None:

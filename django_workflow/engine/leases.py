@@ -6,7 +6,7 @@ observer's own clock, or at once when its process on this host is gone. A rescue
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 from django.db import connections
 from django.db.models import F, Min, QuerySet
 
-from django_workflow.engine.dead_letters import fail_run
+from django_workflow.engine.dead_letters import fail_run, settle_failure_callback
 from django_workflow.engine.facts import Answer
 from django_workflow.engine.flow_control import count_starts, free_slots, next_opening
 from django_workflow.engine.gate import engine_atomic
@@ -74,8 +74,8 @@ def _claim_keyed(alias: str, now: datetime, limit: int) -> tuple[list[Delivery],
     names = due.values("flow_key").annotate(first=Min("due_at")).order_by("first").values_list("flow_key", flat=True)
     rows: list[Delivery] = []
     openings: list[datetime] = []
-    keys = FlowKey.objects.using(alias).filter(key__in=list(names[:KEYS_PER_CLAIM])).order_by("pk").select_for_update()
-    for key in keys:
+    keys = FlowKey.objects.using(alias).filter(key__in=list(names[:KEYS_PER_CLAIM])).order_by("pk")
+    for key in keys.select_for_update(skip_locked=_skips_locked(alias)):
         started = _lock_due(alias, due.filter(flow_key=key.key), free_slots(alias, key, now, limit - len(rows)))
         count_starts(alias, key, len(started))
         key.window_count += len(started)
@@ -137,11 +137,16 @@ class Observer:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._seen: dict[UUID, tuple[int, float]] = {}
+        self._looked_at: float | None = None
 
     def dead(self, alias: str, own_key: UUID | None, monotonic: float) -> list[UUID]:
         """Workers that are certainly gone, or whose heartbeat stood still for the timeout."""
         workers = list(_others(alias, own_key))
         dead = []
+        if self._looked_at is not None and monotonic - self._looked_at > self._timeout / 2:
+            # Nobody looked for long: the database was away, and so were the heartbeats of the others.
+            self._seen = {key: (count, monotonic) for key, (count, _) in self._seen.items()}
+        self._looked_at = monotonic
         for worker in workers:
             if is_gone(worker.host, worker.pid, worker.pid_started):
                 dead.append(worker.pk)
@@ -168,18 +173,58 @@ def rescue(unit: UnitOfWork, dead: Iterable[UUID]) -> int:
     """
     dead = list(dead)
     held = Delivery.objects.using(unit.alias).filter(worker_id__in=dead)
-    hopeless = list(held.filter(rescues__gte=MAX_RESCUES, run__isnull=False))
-    keys = {row.run_id for row in hopeless}
-    unit.lock(key for key in keys if key is not None)
+    hopeless = list(held.filter(rescues__gte=MAX_RESCUES).select_related("run"))
+    unit.lock({key for row in hopeless if row.run for key in (row.run_id, row.run.parent_id) if key is not None})
     for row in hopeless:
-        if row.run_id is None or not unit.has(row.run_id):
-            continue
-        Delivery.objects.using(unit.alias).filter(pk=row.pk).delete()
-        error = f"worker lost: {row.rescues + 1} workers died while they made this delivery"
-        lease = lease_of(row, row.worker_id or row.pk)
-        fail_run(unit, unit.state(row.run_id), lease, Answer(status=0, error=error), error, row.step_name)
-    freed = held.update(worker_id=None, fence=F("fence") + 1, rescues=F("rescues") + 1)
-    Worker.objects.using(unit.alias).filter(pk__in=dead).delete()
+        _give_up(unit, row)
+    # A dead host's session may still lock a row: that one is freed later, and its worker stays listed until then.
+    rows = held.select_for_update(skip_locked=True) if _skips_locked(unit.alias) else held
+    keys = list(rows.values_list("pk", flat=True))
+    freed = held.filter(pk__in=keys).update(worker_id=None, fence=F("fence") + 1, rescues=F("rescues") + 1)
+    workers = Worker.objects.using(unit.alias).filter(pk__in=dead)
+    workers.exclude(pk__in=held.values("worker_id")).delete()
     if freed:
         unit.after.wake = True
     return freed + len(hopeless)
+
+
+def _give_up(unit: UnitOfWork, row: Delivery) -> None:
+    """End a delivery that lost its worker too often, unless its lease moved on meanwhile."""
+    if row.worker_id is None or not unit.finish_delivery(lease := lease_of(row, row.worker_id)):
+        return
+    error = f"worker lost: {row.rescues + 1} workers died while they made this delivery"
+    if row.run_id is None or not unit.has(row.run_id):
+        return
+    state = unit.state(row.run_id)
+    if row.kind == Delivery.Kind.FAILURE:
+        settle_failure_callback(unit, lease, Answer(status=0, error=error))
+    elif state.alive:
+        fail_run(unit, state, lease, Answer(status=0, error=error), error, row.step_name)
+
+
+def _skips_locked(alias: str) -> bool:
+    return bool(connections[alias].features.has_select_for_update_skip_locked)
+
+
+def orphans(alias: str, worker_key: UUID, known: Collection[UUID]) -> set[tuple[UUID, int]]:
+    """Deliveries leased to a worker (with their fences) that it does not know of: their commit's answer was lost."""
+    held = Delivery.objects.using(alias).filter(worker_id=worker_key)
+    return {(key, fence) for key, fence in held.values_list("pk", "fence") if key not in known}
+
+
+def free(alias: str, worker_key: UUID, leases: Iterable[tuple[UUID, int]]) -> int:
+    """Give orphaned leases back, each under its fence."""
+    with engine_atomic(alias):
+        return sum(
+            Delivery.objects.using(alias)
+            .filter(pk=key, fence=fence, worker_id=worker_key)
+            .update(worker_id=None, fence=F("fence") + 1)
+            for key, fence in leases
+        )
+
+
+def enlist_again(alias: str, worker: Worker, now: datetime) -> None:
+    """Bring back the row of a worker that others took for dead."""
+    worker.heartbeat_at = now
+    with engine_atomic(alias):
+        Worker.objects.using(alias).bulk_create([worker], ignore_conflicts=True)

@@ -28,6 +28,8 @@ from django_workflow.protocol.steps import Step as WireStep
 
 _SLEEPS = (StepType.SLEEP_FOR, StepType.SLEEP_UNTIL)
 _WAITS = (StepType.WAIT, StepType.WAIT_FOR_WEBHOOK)
+# Their rows were written when they began, in a delivery of its own.
+_ANNOUNCED = (*_WAITS, StepType.CALL, StepType.INVOKE)
 
 
 def due_at(message: Message, now: datetime) -> datetime:
@@ -59,6 +61,8 @@ def wake_up(unit: UnitOfWork, state: RunState, at: datetime) -> None:
 def append_plan(unit: UnitOfWork, state: RunState, message: Message, key: UUID, step: WireStep) -> None:
     """Append the plan of one parallel branch and the delivery that runs it."""
     info = unit.info(state.key)
+    if unit.knows_step(state, step.target_step or 0):
+        return  # submitted again: the plan of this branch is journalled already
     body, _ = stored(message.body)
     position = unit.add_entry(state, key, body, call_type=CallType.STEP, step=step)
     due = due_at(message, unit.now)
@@ -68,7 +72,7 @@ def append_plan(unit: UnitOfWork, state: RunState, message: Message, key: UUID, 
     unit.put_step(
         state,
         step.target_step or 0,
-        fresh=not unit.careful,
+        fresh=True,
         name=step.step_name[:255],
         step_type=step.step_type,
         status=Step.Status.SLEEPING if asleep else Step.Status.QUEUED,
@@ -119,7 +123,15 @@ def record_result(
 ) -> None:
     """Show a step's result: its row, its events, the run's status."""
     asleep = step.step_type in _SLEEPS and due > unit.now
-    known = step.concurrent > 1 or lease is None or lease.start_written or lease.attempt > 0 or lease.rescues > 0
+    announced = step.step_type in _ANNOUNCED
+    known = (
+        announced
+        or step.concurrent > 1
+        or lease is None
+        or lease.start_written
+        or lease.attempt > 0
+        or lease.rescues > 0
+    )
     attempts = lease.attempt + 1 if lease is not None and lease.kind == Delivery.Kind.STEP else 1
     began = started_at or unit.now
     unit.put_step(
@@ -131,7 +143,7 @@ def record_result(
         status=Step.Status.SLEEPING if asleep else Step.Status.SUCCESS,
         concurrent=step.concurrent,
         attempts=attempts,
-        started_at=began,
+        **({} if announced else {"started_at": began}),
         finished_at=None if asleep else unit.now,
         due_at=due if asleep else None,
         position=position,
@@ -142,7 +154,7 @@ def record_result(
     common: dict[str, Any] = {"stepName": step.step_name, "stepId": step.step_id, "stepType": step.step_type}
     if step.step_type in _WAITS:
         unit.tell(state, "inputResolved", eventId=step.wait_event_id, **common)
-    elif lease is not None and not lease.start_written:
+    elif lease is not None and not lease.start_written and not announced:
         unit.tell(state, "stepStart", at=began, attempt=attempts, **common)
     unit.tell(
         state,
@@ -242,9 +254,17 @@ def end_run(
         answer_invoker(unit, info, info.config.invoker, status, result)
 
 
+def show_progress(unit: UnitOfWork, state: RunState, done: int, total: int | None) -> None:
+    """Keep how far a run says that it is, and tell it."""
+    state.set(progress_done=done, progress_total=total)
+    share = min(done / total, 1.0) if total else None
+    unit.tell(state, "progress", done=done, total=total, progress=share)
+
+
 def drop_open(unit: UnitOfWork, state: RunState, *, failed: bool) -> None:
     """Drop a run's deliveries and waits, and close its open steps. Failure callbacks stay."""
     unit.flush_steps()
+    unit.drop_gathered(state)
     deliveries = Delivery.objects.using(unit.alias).filter(run_id=state.key)
     deliveries.exclude(kind=Delivery.Kind.FAILURE).delete()
     waiters = Waiter.objects.using(unit.alias).filter(run_id=state.key)

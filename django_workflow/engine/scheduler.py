@@ -5,6 +5,7 @@ Occurrences that were missed (no worker ran) are not made up for: the schedule f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,8 @@ from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.models import Run, Schedule
 from django_workflow.protocol.cron import next_occurrence
 from django_workflow.protocol.publish import Message
+
+logger = logging.getLogger("django_workflow.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,11 @@ def reconcile(alias: str, now: datetime) -> None:
             row = rows.get(name)
             if row is not None and (row.cron, row.timezone) == (item.cron, item.timezone):
                 continue
-            following = next_occurrence(item.cron, now, item.timezone)
+            try:
+                following = next_occurrence(item.cron, now, item.timezone)
+            except ValueError as error:
+                logger.error("The schedule of workflow %s cannot be used: %s", name, error)
+                continue
             Schedule.objects.using(alias).update_or_create(
                 schedule_id=name,
                 defaults={"workflow": name, "cron": item.cron, "timezone": item.timezone, "next_at": following},
@@ -77,11 +84,13 @@ def fire(unit: UnitOfWork) -> int:
     for schedule in due:
         occurrence = schedule.next_at
         assert occurrence is not None
-        run_id = f"wfr_{schedule.schedule_id}-{occurrence:%Y%m%dT%H%M%S}"
-        schedule.next_at = next_occurrence(schedule.cron, unit.now, schedule.timezone)
-        schedule.last_at = unit.now
         item = declared.get(schedule.workflow)
-        if item is not None and known_run(unit, run_id) is None:
+        if item is None:  # newer or older code declares it; its worker fires it
+            continue
+        run_id = f"wfr_{schedule.schedule_id}-{occurrence:%Y%m%dT%H%M%S}"
+        schedule.next_at = _next(schedule, unit.now)
+        schedule.last_at = unit.now
+        if known_run(unit, run_id) is None:
             start_run(
                 unit, item.message(run_id), trigger_kind=Run.TriggerKind.SCHEDULE, payload=schedule.payload.encode()
             )
@@ -89,6 +98,15 @@ def fire(unit: UnitOfWork) -> int:
             fired += 1
         schedule.save(update_fields=["next_at", "last_at", "last_run_id"])
     return fired
+
+
+def _next(schedule: Schedule, now: datetime) -> datetime | None:
+    """The next occurrence; None for an expression that has none, so that one bad schedule stops no other."""
+    try:
+        return next_occurrence(schedule.cron, now, schedule.timezone)
+    except ValueError as error:
+        logger.error("Schedule %s fires no more: %s", schedule.schedule_id, error)
+        return None
 
 
 def next_fire(alias: str) -> datetime | None:

@@ -17,7 +17,7 @@ from django_workflow.engine import calls, dead_letters, intake, waiters
 from django_workflow.engine.backoff import retry_delay
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement, StepStarted, Taken
 from django_workflow.engine.records import Lease, RunInfo, lease_of, printable, stored
-from django_workflow.engine.runs import begin, due_at, end_run, overrides, record_result, wake_up
+from django_workflow.engine.runs import begin, due_at, end_run, overrides, record_result, show_progress, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import Attempt, Delivery, Run, Step
 from django_workflow.protocol import headers as names
@@ -68,7 +68,8 @@ def _settle(unit: UnitOfWork, state: RunState, fact: Settlement) -> None:
 
 
 def _settle_submissions(unit: UnitOfWork, state: RunState, lease: Lease, fact: Settlement) -> None:
-    result = _only_result(fact.requests) if lease.solo and lease.kind == Delivery.Kind.STEP else None
+    alone = lease.solo and lease.kind == Delivery.Kind.STEP and not unit.careful
+    result = _only_result(fact.requests) if alone else None
     if result is not None:
         message, taken, step = result
         _settle_sequential(unit, state, lease, fact, message, taken, step)
@@ -366,9 +367,9 @@ def _step_started(unit: UnitOfWork, state: RunState, fact: StepStarted) -> None:
 
 
 def _emitted(unit: UnitOfWork, state: RunState, fact: Emitted) -> None:
+    if not state.alive or not unit.holds(fact.lease):
+        return
     if fact.done is not None:
-        state.set(progress_done=fact.done, progress_total=fact.total)
-        share = min(fact.done / fact.total, 1.0) if fact.total else None
-        unit.tell(state, "progress", done=fact.done, total=fact.total, progress=share)
+        show_progress(unit, state, fact.done, fact.total)
     else:
         unit.emit(state, fact.event, fact.data)

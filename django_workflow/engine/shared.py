@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
 
 from django_workflow import signals
@@ -17,6 +18,11 @@ logger = logging.getLogger("django_workflow.engine")
 def shared_cache(alias: str) -> JournalCache:
     """This process's journals of the database `alias`."""
     return JournalCache(alias)
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of the threads that might hold a cache's lock.
+    os.register_at_fork(after_in_child=shared_cache.cache_clear)
 
 
 def remember(alias: str, after: After) -> None:

@@ -40,10 +40,13 @@ class Supervisor:
         """Start supervising in this process; calls after the first do nothing."""
         if self._pid == os.getpid():
             return
+        if self._pid:
+            self._lock = Lock()  # another thread of the parent may have held it while it forked
         with self._lock:
             if self._pid == os.getpid():
                 return
             self._pid = os.getpid()
+            self.worker = None  # after a fork it is the parent's
             self._stopping, self._ended = Event(), Event()
             # Not a daemon: the interpreter waits for it at its end, while pool threads still work; atexit is too late.
             self._thread = Thread(target=self._run, name="workflow-supervisor", daemon=False)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+import msgspec
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connections, transaction
 
 from django_workflow.client.session import current_session
 from django_workflow.conf import get_settings
@@ -22,7 +24,7 @@ from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.records import from_unix
-from django_workflow.engine.runs import end_run, wake_up
+from django_workflow.engine.runs import end_run, show_progress, wake_up
 from django_workflow.engine.session import Session
 from django_workflow.engine.settle import fold
 from django_workflow.engine.shared import announce, shared_cache
@@ -48,8 +50,12 @@ from django_workflow.protocol.requests import (
     WaiterInfo,
 )
 from django_workflow.protocol.steps import JournalMessage
+from django_workflow.replay.port import PROGRESS_EVENT
 
 R = TypeVar("R")
+
+_all_or_nothing: ContextVar[bool] = ContextVar("django_workflow_atomic_step", default=False)
+"""Whether an atomic step without a session submits: a result that is dropped must take the step's rows with it."""
 
 
 class EngineTransport:
@@ -82,7 +88,10 @@ class EngineTransport:
                     self._write_session(session)
                 return cast(R, answer)
         if isinstance(request, FetchRun):
-            return cast(R, _fetch(self.alias, shared_cache(self.alias), request))
+            # Inside a transaction the journal may hold what will be rolled back: nobody else may see that.
+            private = connections[self.alias].in_atomic_block
+            cache = JournalCache(self.alias) if private else shared_cache(self.alias)
+            return cast(R, _fetch(self.alias, cache, request))
         if isinstance(request, GetWaiters):
             return cast(R, _waiters(self.alias, request))
         handler = self._handlers.get(type(request))
@@ -98,8 +107,12 @@ class EngineTransport:
         """Around an atomic step: its function's writes and its submission are committed together."""
         session = current_session.get()
         if not isinstance(session, Session):
-            with engine_atomic(self.alias):
-                yield
+            token = _all_or_nothing.set(True)
+            try:
+                with engine_atomic(self.alias):
+                    yield
+            finally:
+                _all_or_nothing.reset(token)
             return
         session.atomic = True
         try:
@@ -151,6 +164,22 @@ class EngineTransport:
         session.requests.clear()
 
 
+def emit(run_id: str, event: str, data: Any) -> None:
+    """Append an event (or progress) of a run whose delivery came over the network. Runs that are over take none."""
+    alias = get_settings().database
+    with engine_atomic(alias):
+        unit = UnitOfWork(alias, current_clock().now(), shared_cache(alias))
+        run_key = Run.objects.using(alias).filter(run_id=run_id).values_list("pk", flat=True).first()
+        if run_key is None or not unit.lock([run_key]) or not unit.state(run_key).alive:
+            return
+        if event == PROGRESS_EVENT:
+            show_progress(unit, unit.state(run_key), data["done"], data["total"])
+        else:
+            unit.emit(unit.state(run_key), event, msgspec.json.encode(data).decode())
+        after = unit.flush()
+        transaction.on_commit(lambda: announce(alias, after), using=alias, robust=True)
+
+
 # Handlers: a unit of work and a request in, the request's answer out.
 
 
@@ -178,7 +207,12 @@ def _accept(unit: UnitOfWork, message: Message, keys: dict[str, UUID]) -> Publis
     if run_key is None:
         raise intake.run_ended(fields.run_id)
     key = uuid7()
-    intake.append_message(unit, unit.state(run_key), message, key)
+    taken = intake.append_message(unit, unit.state(run_key), message, key)
+    if not taken and _all_or_nothing.get():
+        raise EngineError(
+            f"The step of run {fields.run_id} has a result already; what an atomic step wrote again is rolled back.",
+            status=409,
+        )
     return Published(message_id=message_id_of(key))
 
 

@@ -116,6 +116,8 @@ class UnitOfWork:
         self._entries: list[JournalEntry] = []
         self._steps: dict[tuple[UUID, int], Step] = {}
         self._step_upserts: set[tuple[UUID, int]] = set()
+        self._written_steps: dict[UUID, set[int]] = {}
+        self._holds: dict[tuple[UUID, int], bool] = {}
         self._deliveries: list[Delivery] = []
         self._waiters: list[Waiter] = []
         self._events: list[ChannelEvent] = []
@@ -197,6 +199,12 @@ class UnitOfWork:
         self._steps.clear()
         self._step_upserts.clear()
 
+    def drop_gathered(self, state: RunState) -> None:
+        """Forget what would start or wait for something in a run that has just ended."""
+        self._waiters = [row for row in self._waiters if row.run_id != state.key]
+        self._deliveries = [row for row in self._deliveries if row.run_id != state.key]
+        self.after.followups = [lease for lease in self.after.followups if lease.run_key != state.key]
+
     # What is gathered
 
     def add_entry(
@@ -235,6 +243,14 @@ class UnitOfWork:
         if any(entry.run_id == state.key and entry.step_id == step_id for entry in self._entries):
             return True
         return JournalEntry.objects.using(self.alias).filter(run_id=state.key, step_id=step_id).exists()
+
+    def knows_step(self, state: RunState, step_id: int) -> bool:
+        """Whether a step's row is written already. Asked with growing numbers: a run's later rows are read once."""
+        known = self._written_steps.get(state.key)
+        if known is None:
+            rows = Step.objects.using(self.alias).filter(run_id=state.key, step_id__gte=step_id)
+            known = self._written_steps[state.key] = set(rows.values_list("step_id", flat=True))
+        return step_id in known
 
     def put_step(self, state: RunState, step_id: int, *, fresh: bool, **values: Any) -> Step:
         """Write a step's row; `fresh` promises that there is none yet, else it may be updated."""
@@ -300,6 +316,12 @@ class UnitOfWork:
         """Note something on a delivery without moving its fence, if the lease still holds."""
         return bool(self._held(lease).update(**columns))
 
+    def holds(self, lease: Lease) -> bool:
+        """Whether the lease still holds; asked once per unit, however many events came."""
+        if (lease.key, lease.fence) not in self._holds:
+            self._holds[lease.key, lease.fence] = self._held(lease).exists()
+        return self._holds[lease.key, lease.fence]
+
     def _held(self, lease: Lease) -> Any:
         return Delivery.objects.using(self.alias).filter(pk=lease.key, fence=lease.fence, worker_id=lease.worker_key)
 
@@ -337,15 +359,21 @@ class UnitOfWork:
             model.objects.using(self.alias).bulk_create(rows)
             rows.clear()
 
+    def _upsert(self, rows: list[Step], fields: tuple[str, ...]) -> None:
+        if not rows:
+            return
+        features = connections[self.alias].features
+        target = ("run", "step_id") if features.supports_update_conflicts_with_target else None
+        Step.objects.using(self.alias).bulk_create(
+            rows, update_conflicts=True, unique_fields=target, update_fields=fields
+        )
+
     def _write_steps(self) -> None:
         fresh = [row for key, row in self._steps.items() if key not in self._step_upserts]
         again = [self._steps[key] for key in self._step_upserts]
         self._insert(Step, fresh)
-        if again:
-            features = connections[self.alias].features
-            target = ("run", "step_id") if features.supports_update_conflicts_with_target else None
-            Step.objects.using(self.alias).bulk_create(
-                again, update_conflicts=True, unique_fields=target, update_fields=_STEP_UPDATES
-            )
+        self._upsert([row for row in again if row.started_at is not None], _STEP_UPDATES)
+        kept = tuple(name for name in _STEP_UPDATES if name != "started_at")
+        self._upsert([row for row in again if row.started_at is None], kept)
         self._steps.clear()
         self._step_upserts.clear()

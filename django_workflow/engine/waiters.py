@@ -27,6 +27,8 @@ def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
     if not state.alive:
         raise run_ended(state.run_id)
     wake_up(unit, state, unit.now)
+    if unit.has_result(state, request.step.step_id) or _is_registered(unit, state, request):
+        return  # submitted again
     early = (
         Waiter.objects.using(unit.alias)
         .filter(run_id=state.key, event_id=request.event_id, state=Waiter.State.EARLY)
@@ -55,6 +57,11 @@ def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
         )
     )
     _show_waiting(unit, state, request)
+
+
+def _is_registered(unit: UnitOfWork, state: RunState, request: Wait) -> bool:
+    waiters = Waiter.objects.using(unit.alias).waiting()
+    return waiters.filter(run_id=state.key, step_id=request.step.step_id).exists()
 
 
 def _show_waiting(unit: UnitOfWork, state: RunState, request: Wait) -> None:
@@ -166,10 +173,16 @@ def waiter_info(waiter: Waiter) -> WaiterInfo:
 def time_out(unit: UnitOfWork, limit: int = 100) -> int:
     """End waits whose deadline passed. Returns how many."""
     overdue = Waiter.objects.using(unit.alias).overdue(unit.now)
-    unit.lock(overdue.order_by("deadline_at").values_list("run_id", flat=True)[:limit])
+    # Runs that others hold wait for the next round: their transaction may stay open for long.
+    unit.lock(list(overdue.order_by("deadline_at").values_list("run_id", flat=True)[:limit]), skip_locked=True)
     ended = 0
     for waiter in overdue.order_by("deadline_at", "pk")[:limit]:
-        if not unit.has(waiter.run_id) or not unit.state(waiter.run_id).alive:
+        if not unit.has(waiter.run_id):
+            continue
+        if not unit.state(waiter.run_id).alive:
+            Waiter.objects.using(unit.alias).filter(pk=waiter.pk).update(
+                state=Waiter.State.CANCELED, resolved_at=unit.now
+            )
             continue
         Waiter.objects.using(unit.alias).filter(pk=waiter.pk).update(state=Waiter.State.TIMED_OUT, resolved_at=unit.now)
         step = timeout_result(decode_step(waiter.step), waiter.event_id)

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, local
 from uuid import UUID
 
 from django.db import Error as DatabaseError
-from django.db import close_old_connections, connections
+from django.db import InterfaceError, OperationalError, connections
 
 from django_workflow.conf import HEARTBEAT_SECONDS, get_settings
 from django_workflow.engine import cycle, scheduler
@@ -25,7 +25,17 @@ from django_workflow.engine.clock import SystemClock
 from django_workflow.engine.committer import Committer, Writer
 from django_workflow.engine.dispatch import Dispatcher
 from django_workflow.engine.facts import Answer, Settlement
-from django_workflow.engine.leases import Observer, beat, claim, enlist, release, retire
+from django_workflow.engine.leases import (
+    Observer,
+    beat,
+    claim,
+    enlist,
+    enlist_again,
+    free,
+    orphans,
+    release,
+    retire,
+)
 from django_workflow.engine.network import Network
 from django_workflow.engine.records import Lease
 from django_workflow.engine.session import Session
@@ -39,6 +49,7 @@ TELL_STARTS_AFTER = 0.05
 DUTY_INTERVAL = 0.025
 BUSY_POLL, IDLE_POLL = 0.02, 1.0
 LONGEST_CHAIN = 16
+IDLE_CONNECTION = 10.0
 
 
 class Worker:
@@ -55,8 +66,11 @@ class Worker:
         self._leases: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
         self._announcements: queue.SimpleQueue[After | None] = queue.SimpleQueue()
         self._lock = Lock()
+        self._thread = local()
+        self._orphans: set[tuple[UUID, int]] = set()
         self._in_flight = 0
         self._running: dict[UUID, Session] = {}
+        self._held: dict[tuple[UUID, int], Lease] = {}
         self._overdue: set[UUID] = set()
         self._backlog = False
         self._draining = Event()
@@ -69,11 +83,12 @@ class Worker:
 
     def start(self) -> None:
         """Register the worker and start its threads. Raises DatabaseError when the database does not answer."""
-        worker = enlist(self.alias, self._clock.now(), self.concurrency)
+        self._row = worker = enlist(self.alias, self._clock.now(), self.concurrency)
         self.key = worker.pk
         scheduler.reconcile(self.alias, self._clock.now())
         cache = shared_cache(self.alias)
-        self._dispatcher = Dispatcher(self.alias, cache, self._clock.now, Network(get_settings().concurrency))
+        self._network = Network(self.concurrency)
+        self._dispatcher = Dispatcher(self.alias, cache, self._clock.now, self._network)
         writer = Writer(self.alias, worker.pk, cache, self._clock.now, self._may_continue)
         self.committer = Committer(writer, self._committed)
         self.committer.start()
@@ -90,19 +105,24 @@ class Worker:
         deadline = time.monotonic() + timeout
         self._draining.set()
         self._bell.ring()
-        self._give_back_queued()
-        clean = self._wait_until(lambda: self._in_flight == 0, deadline)
-        assert self.committer is not None
+        committer = self.committer
+        assert committer is not None
         assert self.key is not None
-        clean = self.committer.stop(max(deadline - time.monotonic(), 0.1)) and clean
+        self._threads[0].join(max(deadline - time.monotonic(), 0.1))  # no claim is under way any more
+        with suppress(DatabaseError):  # what stays leased is freed when the worker retires
+            self._give_back_queued()
+        clean = self._wait_until(lambda: self._in_flight == 0 and committer.idle, deadline)
+        clean = committer.stop(max(deadline - time.monotonic(), 0.1)) and clean
         self._stopped.set()
         self._bell.ring()
         for _ in range(self.concurrency):
             self._leases.put(None)
         self._announcements.put(None)
         self._listeners.stop()
+        self._bell.close()
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.1))
+        self._network.close()
         if clean:
             with suppress(DatabaseError):
                 retire(self.alias, self.key)
@@ -111,8 +131,11 @@ class Worker:
 
     @property
     def healthy(self) -> bool:
-        """False when half of the pool is stuck in deliveries past their timeout."""
-        return len(self._overdue) * 2 < self.concurrency
+        """False when half of the pool is stuck in deliveries past their timeout, or a thread has ended."""
+        if self.committer is None or not self.committer.alive:
+            return False
+        alive = all(thread.is_alive() for thread in self._threads)
+        return alive and len(self._overdue) * 2 < self.concurrency
 
     def _spawn(self, name: str, target: Callable[[], None]) -> None:
         def run() -> None:
@@ -137,6 +160,8 @@ class Worker:
                 leases.append(lease)
         with self._lock:
             self._in_flight -= len(leases)
+            for lease in leases:
+                self._held.pop((lease.key, lease.fence), None)
         assert self.key is not None
         release(self.alias, self.key, leases)
 
@@ -147,14 +172,20 @@ class Worker:
         while not self._draining.is_set():
             self._bell.clear()  # before the claim: what rings meanwhile is seen by the next wait
             try:
-                close_old_connections()
                 pause, found = self._claim_once()
-            except DatabaseError as error:
-                logger.warning("The database does not answer claims (%s).", error)
-                connections[self.alias].close()
+            except Exception as error:
+                self._note("claims", error)
                 pause, found = IDLE_POLL, False
             poll = BUSY_POLL if found else min(poll * 2, IDLE_POLL)
             self._bell.wait(min(pause, poll))
+
+    def _note(self, what: str, error: Exception) -> None:
+        """A thread of the worker goes on whatever happens; with a new connection, if it was the database."""
+        if isinstance(error, DatabaseError):
+            logger.warning("The database does not take %s (%s).", what, error)
+            connections[self.alias].close()
+        else:
+            logger.error("The worker's %s failed.", what, exc_info=error)
 
     def _claim_once(self) -> tuple[float, bool]:
         now = self._clock.now()
@@ -173,6 +204,7 @@ class Worker:
     def _take(self, leases: list[Lease]) -> None:
         with self._lock:
             self._in_flight += len(leases)
+            self._held.update({(lease.key, lease.fence): lease for lease in leases})
         for lease in leases:
             self._leases.put(lease)
 
@@ -190,8 +222,11 @@ class Worker:
 
     def _delivered(self, lease: Lease) -> None:
         with self._lock:
-            self._running.pop(lease.key, None)
-            self._overdue.discard(lease.key)
+            session = self._running.get(lease.key)
+            if session is not None and session.lease is lease:  # the next delivery of the same row may have opened
+                del self._running[lease.key]
+                self._overdue.discard(lease.key)
+            self._held.pop((lease.key, lease.fence), None)
             self._in_flight -= 1
             hungry = self._backlog and self._in_flight < self.concurrency
         if hungry:
@@ -204,7 +239,11 @@ class Worker:
         try:
             self._drop_broken_connections()
             dispatched = self._dispatcher.dispatch(lease, self.committer.put, self._opened)
-        except Exception as error:
+        except (OperationalError, InterfaceError) as error:
+            # The journal could not be read: the endpoint was not called, so this was no attempt.
+            self._note("journals", error)
+            return
+        except BaseException as error:
             logger.exception("Delivery %s could not be made.", lease.key)
             answer = Answer(status=0, error=f"{type(error).__name__}: {error}")
             self.committer.put(Settlement(lease, (), answer, started_at, self._clock.now()))
@@ -219,9 +258,15 @@ class Worker:
             self._running[session.lease.key] = session
 
     def _drop_broken_connections(self) -> None:
+        """Connections persist whatever CONN_MAX_AGE says; those that failed or sat idle are tried before use."""
+        idle = time.monotonic() - getattr(self._thread, "delivered_at", 0.0) > IDLE_CONNECTION
         for connection in connections.all(initialized_only=True):
-            if not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()
+            if connection.in_atomic_block:
+                continue
+            if (connection.errors_occurred or idle) and not connection.is_usable():
+                connection.close()
+            connection.errors_occurred = False
+        self._thread.delivered_at = time.monotonic()
 
     def _committed(self, after: After) -> None:
         """A batch is durable: go on with its runs at once, then tell whoever listens."""
@@ -241,9 +286,8 @@ class Worker:
         while (after := self._announcements.get()) is not None:
             try:
                 send_signals(self.alias, after)
-            except DatabaseError as error:
-                logger.warning("Signals of a commit were not sent: %s", error)
-                connections[self.alias].close()
+            except Exception as error:
+                self._note("announcements", error)
 
     # Duties
 
@@ -257,19 +301,34 @@ class Worker:
             next_beat = time.monotonic() + HEARTBEAT_SECONDS
             try:
                 self._beat(observer)
-            except DatabaseError as error:
-                logger.warning("The heartbeat was not written: %s", error)
-                connections[self.alias].close()
+            except Exception as error:
+                self._note("heartbeat", error)
 
     def _beat(self, observer: Observer) -> None:
         assert self.key is not None
         now = self._clock.now()
         if not beat(self.alias, self.key, now, draining=self._draining.is_set()):
             logger.error("Worker %s was taken for dead by others; its deliveries are theirs now.", self.key)
+            enlist_again(self.alias, self._row, now)
         self._note_overdue()
+        self._free_orphans()
         after = cycle.rescue_dead(self.alias, now, observer.dead(self.alias, self.key, time.monotonic()))
         if after is not None:
             self._committed(after)
+
+    def _free_orphans(self) -> None:
+        """Give back what is leased to this worker but unknown to it: the answer of a commit was lost on its way."""
+        assert self.key is not None
+        assert self.committer is not None
+        with self._lock:
+            known = {key for key, _ in self._held}
+        found = orphans(self.alias, self.key, known | self.committer.lease_keys())
+        again = found & self._orphans  # seen twice: not just on its way from a commit to the pool
+        if again:
+            logger.warning("%d deliveries were leased to this worker without its knowledge; given back.", len(again))
+            free(self.alias, self.key, again)
+            self._bell.ring()
+        self._orphans = found - again
 
     def _tell_starts(self) -> None:
         assert self.committer is not None

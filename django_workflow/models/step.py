@@ -51,6 +51,7 @@ class Step(models.Model):
         verbose_name_plural = _("steps")
         ordering = ("run", "step_id")
         constraints = (models.UniqueConstraint(fields=("run", "step_id"), name="workflow_step_once"),)
+        indexes = (models.Index(fields=("run", "status"), name="workflow_step_status"),)
 
     def __str__(self) -> str:
         return f"{self.step_id} {self.name}"

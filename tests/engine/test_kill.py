@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from django.db.models import Count
 
+from django_workflow.client.handle import RunHandle
 from django_workflow.models import Delivery, JournalEntry, Run, Worker
 from tests.effects.models import Effect
 from tests.effects.workflows import STEPS, ten_effects
@@ -24,21 +25,22 @@ def finished_steps(run_id: str) -> int:
     return JournalEntry.objects.filter(run__run_id=run_id).count()
 
 
-def kill_somewhere(run_id: str, dice: random.Random, log: Path) -> None:
-    """Start a worker, and kill it somewhere inside or between the steps of that run."""
+def wait_somewhere(run_id: str, dice: random.Random) -> None:
+    """Wait for a random point inside or between the steps of a run."""
     enough = dice.randrange(STEPS)
-    with WorkerProcess(log=log) as worker:
-        eventually(lambda: finished_steps(run_id) >= enough)
-        time.sleep(dice.random() * STEP_SECONDS * 1.5)
-        worker.kill()
+    eventually(lambda: finished_steps(run_id) >= enough)
+    time.sleep(dice.random() * STEP_SECONDS * 1.5)
 
 
 def test_no_result_is_lost_and_atomic_effects_happen_once_when_workers_are_killed(tmp_path: Path) -> None:
     dice = random.Random(20)
-    handles = []
+    handles: list[RunHandle] = []
     for _ in range(KILLS):
-        handles.append(ten_effects.trigger(STEP_SECONDS))
-        kill_somewhere(handles[-1].id, dice, tmp_path / "worker.log")
+        with WorkerProcess(log=tmp_path / "worker.log") as worker:
+            eventually(lambda: not Run.objects.active().exists())  # what the worker before left behind
+            handles.append(ten_effects.trigger(STEP_SECONDS))
+            wait_somewhere(handles[-1].id, dice)
+            worker.kill()
     with WorkerProcess(log=tmp_path / "worker.log"):
         eventually(lambda: not Run.objects.active().exists())
 

@@ -142,12 +142,18 @@ class TestRescue:
 
     def test_believes_in_a_worker_whose_heartbeat_moves(self) -> None:
         worker, observer = make_worker(heartbeat=1), Observer(15)
-        assert observer.dead(ALIAS, None, 0.0) == []
-        assert observer.dead(ALIAS, None, 14.9) == []
+        for instant in (0.0, 5.0, 10.0, 14.9):
+            assert observer.dead(ALIAS, None, instant) == []
         Worker.objects.filter(pk=worker.pk).update(heartbeat=2)
-        assert observer.dead(ALIAS, None, 20.0) == []
-        assert observer.dead(ALIAS, None, 34.9) == []
+        for instant in (20.0, 25.0, 30.0, 34.9):
+            assert observer.dead(ALIAS, None, instant) == []
         assert observer.dead(ALIAS, None, 35.0) == [worker.pk]
+
+    def test_gives_everyone_time_after_an_outage_in_which_nobody_could_beat(self) -> None:
+        make_worker(heartbeat=1)
+        observer = Observer(15)
+        observer.dead(ALIAS, None, 0.0)
+        assert observer.dead(ALIAS, None, 60.0) == []
 
     def test_a_worker_does_not_watch_itself(self) -> None:
         worker, observer = make_worker(), Observer(1)
