@@ -81,7 +81,7 @@ def workflow_attributes(widget: Widget) -> SafeString:
     """The attributes of `<workflow-progress>`: what the browser needs to go on from here. Empty ones are left out."""
     options = widget.options
     attributes = {
-        "class": f"wf wf-{options.view}",
+        "class": f"wf wf-view-{options.view}",
         "run": widget.run_id,
         "workflow": widget.workflow,
         "status": widget.status,

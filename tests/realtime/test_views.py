@@ -163,7 +163,7 @@ def test_the_fragment_is_the_widget(root: Client) -> None:
     store(7)
     answer = fragment(root)
     text = answer.content.decode()
-    assert text.startswith('<workflow-progress class="wf wf-steps" run="wfr_1"')
+    assert text.startswith('<workflow-progress class="wf wf-view-steps" run="wfr_1"')
     assert f'cursor="{event_id(7)}"' in text
     assert "<script" not in text
     assert "private" in answer["Cache-Control"]
@@ -171,7 +171,7 @@ def test_the_fragment_is_the_widget(root: Client) -> None:
 
 def test_the_fragment_has_the_view_that_is_asked_for(root: Client) -> None:
     make_run()
-    assert 'class="wf wf-badge"' in fragment(root, view="badge").content.decode()
+    assert 'class="wf wf-view-badge"' in fragment(root, view="badge").content.decode()
     assert fragment(root, view="hologram").status_code == 400
 
 

@@ -388,7 +388,7 @@ def test_a_wait_for_another_program_asks_nobody(superuser: User) -> None:
 def test_every_view_shows_the_status(view: str) -> None:
     page = render(started(), f'view="{view}"')
     assert page.status == "Running"
-    assert page.root["class"] == f"wf wf-{view}"
+    assert page.root["class"] == f"wf wf-view-{view}"
     assert (view != "badge") == bool(page.all("progress"))
 
 

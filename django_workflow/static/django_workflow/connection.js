@@ -97,7 +97,7 @@ export class Connection {
   #ask(channel) {
     this.#timers.clear("linger");
     this.#unsent.add(channel);
-    // The widgets of a page subscribe together.
+    // Widgets subscribe together.
     if (this.#socket) this.#timers.set("send", 0, () => this.#send());
     else if (!this.#polling && (!this.#timers.next || this.state === "polling")) {
       this.#timers.set("next", 0, () => this.#open());
@@ -185,7 +185,7 @@ export class Connection {
   }
 
   #openLater() {
-    // Full jitter: many pages may have lost the server together.
+    // Full jitter: many pages come back together.
     const ms = Math.random() * Math.min(BACKOFF_MS * 2 ** this.#attempts, LONGEST_BACKOFF_MS);
     this.#attempts += 1;
     if (this.#attempts > ATTEMPTS_IN_SILENCE) this.#setState("offline");
@@ -280,7 +280,7 @@ export class Connection {
     return [...(this.#channels.get(channel) ?? [])];
   }
 
-  // Who is further ahead drops what it knows.
+  // Who is ahead drops repeats.
   #cursorOf(channel) {
     return this.#listeners(channel).map(({ cursor }) => cursor).sort(compareIds)[0];
   }

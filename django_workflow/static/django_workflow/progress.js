@@ -4,9 +4,7 @@
 import { Timers } from "./connection.js";
 import { EMPTY, createWorkflowStore, post, stepStatus } from "./store.js";
 
-export { createWorkflowStore };
-
-// The assets tag brings the words in the reader's language; an element may have its own as `labels-…` attributes.
+// The assets tag brings the words in the reader's language; an element may have its own in `labels-…`.
 const LABELS = JSON.parse(document.querySelector("script[data-labels]")?.dataset.labels ?? "{}");
 const FINAL = ["success", "failed", "canceled", "forbidden", "gone"];
 const STILL = [...FINAL, "waiting", "paused", "scheduled", "sleeping"];
@@ -142,7 +140,7 @@ export class WorkflowProgress extends HTMLElement {
     if (another || !part(this, "status")) {
       this.refresh().then((shown) => shown && this.#follow());
     } else {
-      this.#read();
+      this.#read(this);
       this.#follow();
     }
   }
@@ -188,34 +186,35 @@ export class WorkflowProgress extends HTMLElement {
   }
 
   #take(fresh) {
-    // An answer that somebody is writing stays.
     const [own, others] = [part(this, "answers"), part(fresh, "answers")];
-    if (own?.contains(document.activeElement) && own.dataset.event === others?.dataset.event) others.replaceWith(own);
+    // Somebody is writing.
+    const writing = own?.contains(document.activeElement) && own.dataset.event === others?.dataset.event;
     const another = this.runId !== fresh.getAttribute("run");
     this.#taking = true;
     for (const name of ["token", "respond"]) this.removeAttribute(name);
     for (const { name, value } of fresh.attributes) this.setAttribute(name, value);
     this.#taking = false;
-    this.replaceChildren(...fresh.childNodes);
-    this.#read();
+    if (!writing) this.replaceChildren(...fresh.childNodes);
+    this.#read(writing ? fresh : this);
     this.#store.setToken(this.getAttribute("token"));
     this.#render();
     if (another && this.#connection !== "idle") this.#follow();
     if (FINAL.includes(this.#status)) this.disconnect();
   }
 
-  #read() {
+  #read(root) {
     const status = this.getAttribute("status");
-    const { event } = part(this, "answers")?.dataset ?? {};
-    const { value, max } = part(this, "progress") ?? {};
-    this.#store.load({
+    const { event } = part(root, "answers")?.dataset ?? {};
+    const { value, max } = part(root, "progress") ?? {};
+    const state = {
       ...EMPTY,
-      steps: [...this.querySelectorAll("[data-wf=steps] > *")].map(stepOf),
-      runStatus: runStatusOf(status, part(this, "error")?.textContent),
-      waits: event ? [{ eventId: event, message: part(this, "question")?.textContent, stepType: "Wait" }] : [],
+      steps: [...root.querySelectorAll("[data-wf=steps] > *")].map(stepOf),
+      runStatus: runStatusOf(status, part(root, "error")?.textContent),
+      waits: event ? [{ eventId: event, message: part(root, "question")?.textContent, stepType: "Wait" }] : [],
       progress: max > 1 ? { done: value, total: max } : null,
       shown: status,
-    }, this.getAttribute("cursor"));
+    };
+    this.#store.load(state, this.getAttribute("cursor"), root !== this);
     this.#status = this.#store.getState().status;
     if (!this.#said.at) this.#said = { text: part(this, "status").textContent, at: Date.now() };
   }

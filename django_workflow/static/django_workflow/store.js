@@ -217,8 +217,9 @@ export function createWorkflowStore(options = {}) {
       if (news || !eventOf(message)) changed(message);
       return news;
     },
-    load(state, cursor) {
+    load(state, cursor, news) {
       journal.load(state, cursor);
+      journal.news ||= news;
       changed();
     },
     watch(runId, { cursor = "0-0", token = options.token, transport = options.transport, ...handlers } = {}) {
