@@ -35,7 +35,8 @@ def yesterday() -> date:
 
 
 def is_import_running() -> bool:
-    return ImportReport.objects.filter(finished_at=None).exists()
+    """One that was left unfinished for an hour has failed."""
+    return ImportReport.objects.filter(finished_at=None, started_at__gt=timezone.now() - timedelta(hours=1)).exists()
 
 
 def add_up(day: date, run_id: str) -> Day:

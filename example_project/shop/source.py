@@ -33,7 +33,7 @@ def _parts(source: str) -> Iterator[tuple[str, str]]:
         if not kind or token.start < (row, column):
             continue
         yield "", _between(lines, (row, column), token.start)
-        yield kind, token.string
+        yield kind, _between(lines, token.start, token.end)
         row, column = token.end
     yield "", _between(lines, (row, column), (len(lines), len(lines[-1])))
 

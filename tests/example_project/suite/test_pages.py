@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import inspect
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +13,10 @@ from django.test import Client
 from django_workflow.models import Run
 from django_workflow.realtime.access import may
 from django_workflow.testing import WorkflowClock, run_workflows
+from example_project.guide.workflows import basic
 from example_project.shop.models import ImportedOrder, Order, Parcel
+from example_project.shop.source import highlighted
+from example_project.shop.workflows import fulfil_order, import_orders, nightly_report, track_parcel
 from tests.example_project.suite.visitor import Visitor
 
 pytestmark = pytest.mark.usefixtures("demo", "workflow_clock")
@@ -24,6 +30,12 @@ def visitor() -> Visitor:
 @pytest.mark.parametrize("url", ["/", "/orders/1/", "/import/", "/report/", "/guide/"])
 def test_every_page_opens_before_anything_has_run(visitor: Visitor, url: str) -> None:
     visitor.open(url)
+
+
+@pytest.mark.parametrize("workflow", [fulfil_order, import_orders, nightly_report, track_parcel, basic])
+def test_the_code_on_a_page_is_the_workflows_code(workflow: Any) -> None:
+    shown = re.sub(r"<[^>]+>", "", highlighted(workflow))
+    assert html.unescape(shown) == inspect.getsource(workflow.function)
 
 
 @pytest.mark.parametrize("url", ["/orders/99/", "/import/wfr_none/", "/report/wfr_none/", "/guide/wfr_none/"])
