@@ -256,7 +256,9 @@ def test_a_code_block_asks_for_what_there_is(block: Block) -> None:
                 check_call(WorkflowContext, method, node, keywords)
             case ast.Attribute(value=ast.Name(id="step"), attr=method):
                 check_call(steps, method, node, keywords, bound=True)
-            case ast.Attribute(value=ast.Name(id="client") | ast.Call(func=ast.Name(id="Client")), attr=method):
+            case ast.Attribute(value=ast.Name(id="client") | ast.Call(func=ast.Name(id="Client")), attr=method) if (
+                "from django_workflow import Client" in block.code  # and not Django's of the same name
+            ):
                 check_call(Client, method, node, keywords)
 
 
