@@ -97,6 +97,9 @@ def bring_back(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer) 
             workflow_run_id=state.run_id,
         )
     )
+    if lease.attempt and lease.step_id is not None:
+        name = lease.step_name
+        unit.put_step(state, lease.step_id, fresh=False, name=name, step_type=StepType.CALL, attempts=lease.attempt + 1)
     callback = callback_message(message.callback, b"")
     text, _ = stored(body)
     key = uuid7()

@@ -23,7 +23,7 @@ from django_workflow.models import Attempt, Delivery, Run, Step
 from django_workflow.protocol import headers as names
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import Batch, CancelRun, FinishRun, Publish, Wait
-from django_workflow.protocol.steps import CallType, decode_step
+from django_workflow.protocol.steps import CallType, StepType, decode_step
 from django_workflow.protocol.steps import Step as WireStep
 
 NON_RETRYABLE_STATUS = 489
@@ -175,7 +175,10 @@ def _settle_call(unit: UnitOfWork, state: RunState, lease: Lease, fact: Settleme
         return
     retry_at = _retry_at(lease, lease.config.retry_delay if lease.config else None, answer, unit.now)
     if unit.advance(lease, release=True, attempt=lease.attempt + 1, due_at=retry_at):
-        _note_attempt(unit, lease, fact, _error_text(answer), lease.step_name, retry_at)
+        error = _error_text(answer)
+        _note_attempt(unit, lease, fact, error, lease.step_name, retry_at)
+        _show_failure(unit, state, lease, fact, error, lease.step_name, retry_at)
+        _show_retry(state, lease, error, retry_at)
         unit.after.wake = True
 
 
@@ -228,9 +231,7 @@ def _settle_problem(unit: UnitOfWork, state: RunState, lease: Lease, fact: Settl
         wake_up(unit, state, fact.started_at)
         _note_attempt(unit, lease, fact, problem.error, step_name, retry_at)
         _show_failure(unit, state, lease, fact, problem.error, step_name, retry_at)
-        why = f"Retry {lease.attempt + 1} of {lease.max_retries} at {retry_at:%H:%M:%S} UTC after {problem.error[:200]}"
-        state.set(status=Run.Status.RETRYING, why=why, due_at=retry_at)
-        state.in_group = False
+        _show_retry(state, lease, problem.error, retry_at)
         unit.after.wake = True
         return
     if not unit.finish_delivery(lease):
@@ -239,6 +240,12 @@ def _settle_problem(unit: UnitOfWork, state: RunState, lease: Lease, fact: Settl
     _note_attempt(unit, lease, fact, problem.error, step_name, None)
     _show_failure(unit, state, lease, fact, problem.error, step_name, None)
     dead_letters.fail_run(unit, state, lease, answer, problem.error, step_name)
+
+
+def _show_retry(state: RunState, lease: Lease, error: str, retry_at: datetime) -> None:
+    why = f"Retry {lease.attempt + 1} of {lease.max_retries} at {retry_at:%H:%M:%S} UTC after {error[:200]}"
+    state.set(status=Run.Status.RETRYING, why=why, due_at=retry_at)
+    state.in_group = False  # nothing is more urgent
 
 
 def _show_failure(
@@ -250,7 +257,8 @@ def _show_failure(
     step_name: str,
     retry_at: datetime | None,
 ) -> None:
-    step_id, step_type, concurrent = lease.step_id, "Run", 1
+    step_id, concurrent = lease.step_id, 1
+    step_type: str = StepType.CALL if lease.kind == Delivery.Kind.CALL else StepType.RUN
     if lease.running is not None:
         step_id, step_type = lease.running.step_id, lease.running.step_type
         concurrent = lease.running.concurrent
@@ -264,12 +272,12 @@ def _show_failure(
             status=Step.Status.FAILED if retry_at is None else Step.Status.RETRYING,
             concurrent=concurrent,
             attempts=lease.attempt + 1,
-            started_at=fact.started_at,
+            **({} if lease.kind == Delivery.Kind.CALL else {"started_at": fact.started_at}),
             finished_at=None if retry_at else unit.now,
             due_at=retry_at,
             error=error,
         )
-        if not lease.start_written:
+        if not lease.start_written and lease.kind != Delivery.Kind.CALL:
             unit.tell(
                 state, "stepStart", at=fact.started_at, stepName=step_name, stepId=step_id, attempt=lease.attempt + 1
             )

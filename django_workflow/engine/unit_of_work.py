@@ -38,18 +38,8 @@ from django_workflow.protocol.steps import JournalMessage
 from django_workflow.protocol.steps import Step as WireStep
 
 _STATE_FIELDS = ("pk", "run_id", "status", "group_open", "started_at", "parent_id", "why")
-# What an upsert of a step may change: when it was queued and what it is stay as first written.
-_STEP_UPDATES = (
-    "status",
-    "attempts",
-    "started_at",
-    "finished_at",
-    "due_at",
-    "position",
-    "preview",
-    "error",
-    "event_id",
-)
+# What a step stays as first written, whoever writes it again.
+_STEP_FIXED = frozenset({"name", "step_type", "concurrent"})
 
 
 @dataclass(slots=True)
@@ -115,7 +105,7 @@ class UnitOfWork:
         self._runs: list[Run] = []
         self._entries: list[JournalEntry] = []
         self._steps: dict[tuple[UUID, int], Step] = {}
-        self._step_upserts: set[tuple[UUID, int]] = set()
+        self._step_upserts: dict[tuple[UUID, int], set[str]] = {}
         self._written_steps: dict[UUID, set[int]] = {}
         self._holds: dict[tuple[UUID, int], bool] = {}
         self._deliveries: list[Delivery] = []
@@ -253,12 +243,14 @@ class UnitOfWork:
         return step_id in known
 
     def put_step(self, state: RunState, step_id: int, *, fresh: bool, **values: Any) -> Step:
-        """Write a step's row; `fresh` promises that there is none yet, else it may be updated."""
+        """Write a step's row; `fresh` promises that there is none yet, else what `values` say may be an update."""
         row = self._steps.get((state.key, step_id))
         if row is None:
             row = self._steps[state.key, step_id] = Step(run_id=state.key, step_id=step_id, queued_at=self.now)
             if not fresh:
-                self._step_upserts.add((state.key, step_id))
+                self._step_upserts[state.key, step_id] = set()
+        if (said := self._step_upserts.get((state.key, step_id))) is not None:
+            said |= values.keys() - _STEP_FIXED
         for name, value in values.items():
             setattr(row, name, value)
         return row
@@ -359,9 +351,7 @@ class UnitOfWork:
             model.objects.using(self.alias).bulk_create(rows)
             rows.clear()
 
-    def _upsert(self, rows: list[Step], fields: tuple[str, ...]) -> None:
-        if not rows:
-            return
+    def _upsert(self, rows: list[Step], fields: list[str]) -> None:
         features = connections[self.alias].features
         target = ("run", "step_id") if features.supports_update_conflicts_with_target else None
         Step.objects.using(self.alias).bulk_create(
@@ -370,10 +360,11 @@ class UnitOfWork:
 
     def _write_steps(self) -> None:
         fresh = [row for key, row in self._steps.items() if key not in self._step_upserts]
-        again = [self._steps[key] for key in self._step_upserts]
         self._insert(Step, fresh)
-        self._upsert([row for row in again if row.started_at is not None], _STEP_UPDATES)
-        kept = tuple(name for name in _STEP_UPDATES if name != "started_at")
-        self._upsert([row for row in again if row.started_at is None], kept)
+        groups: dict[frozenset[str], list[Step]] = {}
+        for key, said in self._step_upserts.items():
+            groups.setdefault(frozenset(said), []).append(self._steps[key])
+        for names, rows in groups.items():
+            self._upsert(rows, sorted(names))
         self._steps.clear()
         self._step_upserts.clear()

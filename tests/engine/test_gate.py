@@ -19,7 +19,7 @@ from django_workflow.models import FlowKey
 SOON = 10.0
 """Seconds after which a test gives up; none takes a tenth of one."""
 
-sqlite_only = pytest.mark.skipif(connection.vendor != "sqlite", reason="the gate is SQLite's")
+sqlite_only = pytest.mark.sqlite
 
 
 @contextmanager
