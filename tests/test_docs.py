@@ -184,7 +184,7 @@ def test_each_realtime_message_has_a_row() -> None:
 
 def test_each_option_of_a_workflow_is_explained() -> None:
     text = (DOCS / "howto/labels-and-options.md").read_text(encoding="utf-8")
-    names = {"labels": "label", "workflow_run_id": "run_id"}
+    names = {"labels": "label"}
     assert [f.name for f in fields(WorkflowOptions) if f"`{names.get(f.name, f.name)}`" not in text] == []
 
 
@@ -247,10 +247,10 @@ def test_a_code_block_asks_for_what_there_is(block: Block) -> None:
         keywords = {keyword.arg for keyword in node.keywords if keyword.arg}
         match node.func:
             case ast.Name(id="workflow"):
-                known = {*WorkflowOptions.__dataclass_fields__, "name", "aliases", "payload", "label", "run_id"}
+                known = {*WorkflowOptions.__dataclass_fields__, "name", "aliases", "payload", "label"}
                 assert keywords <= known - {"labels"}
             case ast.Attribute(attr="using"):
-                known = {*WorkflowOptions.__dataclass_fields__, "label", "run_id"} - set(DECLARED_ONLY)
+                known = {*WorkflowOptions.__dataclass_fields__, "label"} - set(DECLARED_ONLY)
                 assert keywords <= known - {"labels"}
             case ast.Attribute(value=ast.Name(id="ctx"), attr=method):
                 check_call(WorkflowContext, method, node, keywords)
