@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def names() -> list[str]:
     return sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.glob("*/*.json"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str) -> tuple[Exchange, ...]:
     """The exchanges of one file, in order."""
     content = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
