@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connections
 
 from django_workflow.realtime import feed as feed_module
 from django_workflow.realtime import history
@@ -24,6 +26,18 @@ def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of announcements: nothing else brings events within the test."""
     monkeypatch.setattr(feed_module, "POLL_SECONDS", 60)
     monkeypatch.setattr(feed_module, "POLL_SECONDS_WHILE_EVENTS_FLOW", 60)
+
+
+async def in_another_thread(work: Callable[[], object]) -> None:
+    """As a worker does: not in the thread that reads for the feed."""
+
+    def call() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    await sync_to_async(call, thread_sensitive=False)()
 
 
 async def positions(subscription: Subscription, count: int, timeout: float = 3) -> list[int]:
@@ -90,8 +104,7 @@ async def test_an_event_during_the_read_of_the_store_is_not_forgotten(
     monkeypatch.setattr(history, "pages_after", slow)
     subscription = current_feed().subscribe(CHANNEL, 0, 0)
     await asyncio.to_thread(reading.wait, 3)
-    # In a thread of its own: the feed's is reading.
-    await sync_to_async(store, thread_sensitive=False)(1)
+    await in_another_thread(lambda: store(1))
     announce(1)
     await asyncio.sleep(0.01)
     go_on.set()
@@ -131,7 +144,7 @@ async def test_an_announcement_from_another_thread_arrives_at_once(no_polls: Non
         committed.append(time.monotonic())
         announce(1)
 
-    await sync_to_async(commit, thread_sensitive=False)()
+    await in_another_thread(commit)
     assert await positions(subscription, 1) == [position(1)]
     assert time.monotonic() - committed[0] < 0.1
     subscription.close()

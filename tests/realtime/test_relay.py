@@ -83,6 +83,7 @@ def test_the_sender_is_not_kept_waiting(layer: RecordingLayer) -> None:
     for number in range(100):
         announce(number)
     assert time.monotonic() - started < 0.2
+    wait_until(lambda: layer.sent and layer.sent[-1][1] == {CHANNEL: position(99)})
 
 
 def test_a_layer_that_fails_is_tried_with_the_next_announcement(
