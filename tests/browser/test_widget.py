@@ -20,6 +20,7 @@ from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.asgi import get_asgi_application
+from django.db import connections
 from django.test import Client
 from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, WebSocketRoute, expect
@@ -220,6 +221,7 @@ def test_nothing_falls_between_the_page_and_its_connection(page: Page, site: Sit
     def late(route: Any) -> None:
         for tell in STORY[1:]:
             tell(teller)
+        connections.close_all()  # handlers run in a context of their own, with connections of their own
         route.continue_()
 
     page.route("**/progress.js", late)
