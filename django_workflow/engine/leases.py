@@ -29,7 +29,7 @@ KEYS_PER_CLAIM = 64
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim got, and when to look again (None: only when something new comes)."""
+    """What a claim got, and when to look again: None after a full hand (at once), or when only new work can come."""
 
     leases: list[Lease]
     next_due_at: datetime | None
@@ -40,12 +40,14 @@ def claim(alias: str, worker_key: UUID, now: datetime, limit: int) -> Claim:
     if limit <= 0:
         return Claim([], None)
     due = Delivery.objects.using(alias).due(now).unleased()
-    if not due.exists():  # a plain read: an idle worker takes no write lock
+    # A plain read: an idle worker takes no write lock.
+    keys = list(due.oldest_first().values_list("flow_key", flat=True)[: limit + 1])
+    if not keys:
         return Claim([], _next_due(alias, now))
     with engine_atomic(alias):
         rows = _lock_due(alias, due.filter(flow_key=""), limit)
         opening = None
-        if len(rows) < limit and due.exclude(flow_key="").exists():
+        if len(rows) < limit and any(keys):
             keyed, opening = _claim_keyed(alias, now, limit - len(rows))
             rows += keyed
         if rows:
@@ -56,9 +58,7 @@ def claim(alias: str, worker_key: UUID, now: datetime, limit: int) -> Claim:
         row.fence += 1
         leases.append(lease_of(row, worker_key))
     leases.sort(key=lambda lease: lease.message_key)
-    if len(leases) == limit:
-        return Claim(leases, now)
-    return Claim(leases, min((at for at in (_next_due(alias, now), opening) if at is not None), default=None))
+    return Claim(leases, opening if leases else _earlier(opening, _next_due(alias, now)))
 
 
 def _lock_due(alias: str, due: object, limit: int) -> list[Delivery]:
@@ -83,6 +83,10 @@ def _claim_keyed(alias: str, now: datetime, limit: int) -> tuple[list[Delivery],
             openings.append(opening)
         rows += started
     return rows, min(openings, default=None)
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((at for at in (one, other) if at is not None), default=None)
 
 
 def _next_due(alias: str, now: datetime) -> datetime | None:

@@ -37,6 +37,7 @@ from django_workflow.engine.leases import (
     retire,
 )
 from django_workflow.engine.network import Network
+from django_workflow.engine.pruner import prune_batch
 from django_workflow.engine.records import Lease
 from django_workflow.engine.session import Session
 from django_workflow.engine.shared import remember, send_signals, shared_cache
@@ -50,6 +51,7 @@ DUTY_INTERVAL = 0.025
 BUSY_POLL, IDLE_POLL = 0.02, 1.0
 LONGEST_CHAIN = 16
 IDLE_CONNECTION = 10.0
+PRUNE_INTERVAL = 60.0
 
 
 class Worker:
@@ -293,7 +295,7 @@ class Worker:
 
     def _duty_loop(self) -> None:
         observer = Observer(get_settings().worker_timeout)
-        next_beat = 0.0
+        next_beat, next_prune = 0.0, time.monotonic() + PRUNE_INTERVAL
         while not self._stopped.wait(DUTY_INTERVAL):
             self._tell_starts()
             if time.monotonic() < next_beat:
@@ -301,6 +303,9 @@ class Worker:
             next_beat = time.monotonic() + HEARTBEAT_SECONDS
             try:
                 self._beat(observer)
+                if time.monotonic() >= next_prune:
+                    next_prune = time.monotonic() + PRUNE_INTERVAL
+                    prune_batch(self._clock.now(), get_settings().retention)
             except Exception as error:
                 self._note("heartbeat", error)
 

@@ -152,6 +152,13 @@ class TestEvents:
         assert positions == sorted(set(positions))
         assert len(positions) == 3
 
+    def test_a_lost_lease_tells_nothing(self, hand: Hand) -> None:
+        start()
+        (lease,) = hand.claim()
+        Delivery.objects.update(fence=lease.fence + 1)
+        hand.write(Emitted(lease, "log", '{"n":1}'))
+        assert not ChannelEvent.objects.exists()
+
     def test_progress_is_kept_on_the_run(self, hand: Hand) -> None:
         run = start()
         (lease,) = hand.claim()
@@ -182,6 +189,23 @@ class TestTrouble:
         assert "too long for this column" in attempt.error
         bad.refresh_from_db()
         assert bad.status == Run.Status.RETRYING
+
+    @pytest.mark.parametrize("error", [OverflowError("too far"), TypeError("no"), RecursionError()])
+    def test_any_error_of_one_run_leaves_the_others_written(
+        self, hand: Hand, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        good, bad = start(), start()
+        leases = {lease.run_key: lease for lease in hand.claim()}
+        fold = committer_module.fold
+
+        def refuse(unit: Any, fact: Any) -> None:
+            if fact.lease.run_key == bad.pk:
+                raise error
+            fold(unit, fact)
+
+        monkeypatch.setattr(committer_module, "fold", refuse)
+        hand.write(*(hand.settlement(leases[run.pk], result(run, step(1))) for run in (good, bad)))
+        assert JournalEntry.objects.get().run == good
 
     def test_a_second_result_for_a_step_is_dropped_and_the_first_stays(self, hand: Hand) -> None:
         run = start()

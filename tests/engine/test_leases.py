@@ -11,10 +11,12 @@ from django.db import connections
 from django_workflow.engine import cycle
 from django_workflow.engine.leases import MAX_RESCUES, Observer, beat, claim, enlist, release, retire
 from django_workflow.engine.processes import this_process
-from django_workflow.models import DeadLetter, Delivery, FlowKey, Run, Worker
+from django_workflow.engine.records import Invoker, RunConfig, encode_config
+from django_workflow.models import DeadLetter, Delivery, FlowKey, JournalEntry, Run, Worker
 from django_workflow.protocol.identifiers import uuid7
 from django_workflow.testing import WorkflowClock
-from django_workflow.testing.factories import make_delivery, make_worker
+from django_workflow.testing.factories import make_delivery, make_run, make_worker
+from tests.engine.deliveries import step
 
 ALIAS = "default"
 
@@ -32,7 +34,7 @@ class TestClaim:
         first = make_delivery(due_at=clock.now() - timedelta(seconds=9))
         found = claim(ALIAS, uuid7(), clock.now(), 10)
         assert {lease.key for lease in found.leases} == {first.pk, second.pk}
-        assert found.next_due_at == later.due_at
+        assert claim(ALIAS, uuid7(), clock.now(), 10).next_due_at == later.due_at
 
     def test_takes_no_more_than_asked(self, clock: WorkflowClock) -> None:
         oldest = make_delivery(due_at=clock.now() - timedelta(seconds=9))
@@ -185,3 +187,38 @@ def test_a_retired_worker_leaves_nothing_leased(clock: WorkflowClock) -> None:
     retire(ALIAS, worker.pk)
     assert not Worker.objects.exists()
     assert Delivery.objects.unleased().count() == 1
+
+
+@pytest.mark.django_db
+class TestHopelessDeliveries:
+    """A rescue that cannot be written would leave everything leased that the dead worker held."""
+
+    def rescue(self, clock: WorkflowClock, *rows: Delivery) -> None:
+        worker = make_worker()
+        Delivery.objects.filter(pk__in=[row.pk for row in rows]).update(worker=worker, rescues=MAX_RESCUES)
+        other = make_delivery(worker=worker)
+        cycle.rescue_dead(ALIAS, clock.now(), [worker.pk])
+        other.refresh_from_db()
+        assert other.worker_id is None
+
+    def test_two_branches_of_one_run_fail_it_once(self, clock: WorkflowClock) -> None:
+        run = make_run()
+        self.rescue(clock, make_delivery(run, solo=False), make_delivery(run, solo=False))
+        assert DeadLetter.objects.filter(run=run).count() == 1
+
+    def test_a_failure_callback_is_noted_as_failed(self, clock: WorkflowClock) -> None:
+        run = make_run(status=Run.Status.FAILED)
+        letter = DeadLetter.objects.create(
+            run=run, message_key=run.pk, destination=run.url, created_at=clock.now(), failure_state="in_progress"
+        )
+        self.rescue(clock, make_delivery(run, kind=Delivery.Kind.FAILURE))
+        letter.refresh_from_db()
+        assert letter.failure_state == DeadLetter.FailureState.FAILED
+
+    def test_the_run_that_invoked_a_lost_one_is_told(self, clock: WorkflowClock) -> None:
+        parent = make_run()
+        invoker = Invoker(run_id=parent.run_id, url=parent.url, step=step(1, None, step_type="Invoke"))
+        child = make_run(parent=parent, config=encode_config(RunConfig(invoker=invoker)))
+        self.rescue(clock, make_delivery(child))
+        assert '\\"isFailed\\":true' in JournalEntry.objects.get(run=parent).body
+        assert Delivery.objects.filter(run=parent).exists()

@@ -6,6 +6,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.db import transaction
 
+from django_workflow.engine import cycle
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.transport import EngineTransport
 from django_workflow.errors import EngineError, RunEnded
@@ -135,6 +136,29 @@ class TestSubmissionsFromOutside:
         engine.send(result(run, step(1, '"second"')))
         assert '"first"' in JournalEntry.objects.get(run=run).body.replace('\\"', '"')
 
+    def test_plans_that_are_submitted_again_open_no_second_group(self, engine: EngineTransport) -> None:
+        run = start()
+        plans = [step(0, None, target_step=number, concurrent=2, step_name=f"b{number}") for number in (1, 2)]
+        engine.send(result(run, *plans))
+        engine.send(result(run, *plans))
+        assert JournalEntry.objects.filter(run=run).count() == 2
+        assert Delivery.objects.filter(run=run, position__gt=0).count() == 2
+
+    def test_an_atomic_step_whose_result_is_there_already_is_refused(self, engine: EngineTransport) -> None:
+        run = start()
+        engine.send(result(run, step(1)))
+        with pytest.raises(EngineError, match="has a result already"), engine.atomic():
+            engine.send(result(run, step(1)))
+
+    def test_a_journal_that_was_read_in_a_transaction_is_not_kept_for_others(self, engine: EngineTransport) -> None:
+        run = start()
+        with transaction.atomic():
+            engine.send(result(run, step(1, '"rolled back"')))
+            engine.send(FetchRun(run_id=run.run_id))
+            transaction.set_rollback(True)
+        engine.send(result(run, step(1, '"kept"')))
+        assert "kept" in engine.send(FetchRun(run_id=run.run_id))[1].body
+
     def test_a_fetched_run_ends_with_the_asked_message(self, engine: EngineTransport) -> None:
         run = start()
         ids = [engine.send(result(run, step(number)))[0].message_id for number in (1, 2, 3)]
@@ -177,6 +201,23 @@ class TestWaits:
         assert again.deduplicated
         assert again.workflow_run_id == first.run_id
         assert Waiter.objects.get(run=second).state == Waiter.State.WAITING
+
+    def test_a_wait_that_is_submitted_again_waits_once(self, engine: EngineTransport) -> None:
+        run = start()
+        self.wait(engine, run)
+        self.wait(engine, run)
+        assert Waiter.objects.count() == 1
+        engine.send(Notify(event_id="go"))
+        self.wait(engine, run)
+        assert not Waiter.objects.waiting().exists()
+
+    def test_a_wait_left_over_by_a_run_that_ended_is_closed(self, engine: EngineTransport, hand: Hand) -> None:
+        run = start()
+        self.wait(engine, run)
+        Run.objects.update(status=Run.Status.FAILED)
+        hand.clock.advance(61)
+        cycle.end_overdue_waits(ALIAS, hand.clock.now())
+        assert Waiter.objects.get().state == Waiter.State.CANCELED
 
     def test_event_ids_are_compared_byte_by_byte(self, engine: EngineTransport) -> None:
         self.wait(engine, start(), "Go")

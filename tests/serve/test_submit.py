@@ -217,9 +217,9 @@ def test_a_transaction_is_the_transports(client: Client, transport: RecordingTra
 
 def test_events_without_a_session_go_to_the_emitter(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A delivery over the network has none."""
+    monkeypatch.setattr(submit, "_emitter", None)  # put back afterwards
     submitter(client).emit("told", 1)  # nobody there: not an error
     told: list[tuple[str, str, object]] = []
-    monkeypatch.setattr(submit, "_emitter", None)  # put back afterwards
     submit.use_emitter(lambda run_id, event, data: told.append((run_id, event, data)))
     submitter(client).emit("told", {"a": 1})
     assert told == [("wfr_1", "told", {"a": 1})]

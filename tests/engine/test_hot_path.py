@@ -1,0 +1,104 @@
+"""What a step costs in process: statements and commits, on every connection of the process, events included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_workflow import WorkflowContext, workflow
+from django_workflow.engine.worker import Worker
+from django_workflow.models import Run, Step
+from django_workflow.testing import Harness, WorkflowClock
+from tests.engine.workers import eventually
+
+BOUNDARIES = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET ")
+MAX_STATEMENTS, MAX_COMMITS = 8, 2
+
+
+@workflow(name="hot-path")
+def hot_path(ctx: WorkflowContext[int]) -> int:
+    for number in range(ctx.request_payload):
+        ctx.run(f"step {number}", dict, n=number)
+    return ctx.request_payload
+
+
+@dataclass
+class Cost:
+    statements: int = 0
+    commits: int = 0
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost]:
+    cost = Cost()
+    commit = BaseDatabaseWrapper.commit
+
+    def count_commit(self: BaseDatabaseWrapper) -> None:
+        cost.commits += 1
+        commit(self)
+
+    def count_statement(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if not sql.startswith(BOUNDARIES):
+            cost.statements += 1
+        return execute(sql, params, many, context)
+
+    monkeypatch.setattr(BaseDatabaseWrapper, "commit", count_commit)
+    with connection.execute_wrapper(count_statement):
+        yield cost
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_step_of_a_lone_run_costs_few_statements_and_commits(
+    workflow_clock: WorkflowClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = Harness()
+    with counted(monkeypatch) as cost:
+        handle = hot_path.trigger(10)
+        harness._fill()
+        while harness._ready:  # until the run's end, without the look for more that an idle worker takes
+            harness._deliver(harness._ready.popleft())
+    assert handle.run.status == Run.Status.SUCCESS
+    assert cost.statements <= 10 * MAX_STATEMENTS, cost
+    assert cost.commits <= 10 * MAX_COMMITS, cost
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_five_hundredth_step_costs_what_the_tenth_does(
+    workflow_clock: WorkflowClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hot_path.trigger(520)
+    harness = Harness()
+    harness._fill()
+    costs: list[tuple[int, float]] = []
+    with counted(monkeypatch) as cost:
+        for _ in range(520):
+            before, started = cost.statements, time.process_time()
+            harness._deliver(harness._ready.popleft())
+            costs.append((cost.statements - before, time.process_time() - started))
+    early, late = costs[10:60], costs[460:510]
+    assert max(statements for statements, _ in late) <= max(statements for statements, _ in early)
+    # Each replays what came before; the best of fifty is what it takes, whatever else the machine does.
+    assert min(seconds for _, seconds in late) <= 2 * min(seconds for _, seconds in early)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_runs_share_commits_when_the_engine_is_busy() -> None:
+    runs, steps = 64, 10
+    for _ in range(runs):
+        hot_path.trigger(steps)
+    worker = Worker(concurrency=16)
+    worker.start()
+    try:
+        eventually(lambda: not Run.objects.active().exists(), timeout=60)
+    finally:
+        assert worker.drain()
+    assert Step.objects.filter(status=Step.Status.SUCCESS).count() == runs * steps
+    assert worker.committer is not None
+    assert worker.committer.commits <= 0.5 * runs * steps
