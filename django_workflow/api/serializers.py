@@ -124,7 +124,7 @@ class WaiterSerializer(serializers.ModelSerializer[Waiter]):
 
     class Meta:
         model = Waiter
-        fields = ("event_id", "run_id", "workflow", "step_name", "state", "since", "expires", "resolved_at")
+        fields = ("event_id", "run_id", "workflow", "step_name", "prompt", "state", "since", "expires", "resolved_at")
         read_only_fields = fields
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django_workflow.engine.intake import run_ended
-from django_workflow.engine.records import encode_config
+from django_workflow.engine.records import encode_config, printable
 from django_workflow.engine.runs import append_result, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import Run, Step, Waiter
@@ -50,6 +50,7 @@ def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
             step_id=request.step.step_id,
             step_name=request.step.step_name[:255],
             step_type=request.step.step_type,
+            prompt=printable(request.prompt or ""),
             url=request.message.destination,
             config=encode_config(request.message),
             created_at=unit.now,
@@ -83,7 +84,7 @@ def _show_waiting(unit: UnitOfWork, state: RunState, request: Wait) -> None:
         state,
         "waitingForInput",
         eventId=request.event_id,
-        message=step.step_name,
+        message=printable(request.prompt or step.step_name),
         stepName=step.step_name,
         stepId=step.step_id,
         stepType=step.step_type,

@@ -41,6 +41,7 @@ class Waiter(models.Model):
     step_id = models.PositiveIntegerField(null=True, blank=True)
     step_name = models.CharField(_("step"), max_length=255, blank=True)
     step_type = models.CharField(max_length=16, blank=True)
+    prompt = models.TextField(_("question"), blank=True, default="")
     url = models.TextField(blank=True)
     config = models.TextField(blank=True, default="")
     event_data = models.TextField(blank=True, default="")

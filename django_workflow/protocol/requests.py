@@ -67,12 +67,13 @@ class Batch(EngineRequest[tuple[Published, ...]], frozen=True, kw_only=True):
 
 class Wait(EngineRequest[None], frozen=True, kw_only=True):
     """`POST /v2/wait/<event id>`: `message` is the step message to send when the event comes (body empty); its
-    `workflow` fields name the run. `timeout` in seconds."""
+    `workflow` fields name the run. `timeout` in seconds; `prompt` is what people are told who can answer."""
 
     event_id: str
     message: Message
     step: Step
     timeout: float
+    prompt: str | None = None
 
 
 class Notify(EngineRequest[tuple[Notified, ...]], frozen=True, kw_only=True):

@@ -13,7 +13,8 @@ from django_workflow.protocol.steps import Step
 
 class WaitBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What a run waits with. `step` is its plain step, `timeout` a duration or seconds; the `timeout_*` fields say
-    what to send when the time is up, and SDKs make them equal to the request's own address and headers."""
+    what to send when the time is up, and SDKs make them equal to the request's own address and headers.
+    `message` is ours: what people are told who can answer; other engines pass over it."""
 
     url: str
     timeout: str | int | float
@@ -21,6 +22,7 @@ class WaitBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     timeout_headers: dict[str, list[str]] = {}
     timeout_body: str | None = None
     step: Step
+    message: str | None = None
 
 
 class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -111,6 +111,7 @@ def _encode_wait(request: Wait) -> EncodedRequest:
         timeout_url=message.destination,
         timeout_headers={name: [value] for name, value in headers.items()},
         step=request.step,
+        message=request.prompt,
     )
     return EncodedRequest("POST", f"/v2/wait/{_segment(request.event_id)}", headers, encode_wait(body))
 
@@ -285,7 +286,7 @@ def _decode_wait(event_id: str, headers: Mapping[str, str], body: bytes) -> Wait
         timeout = to_seconds(wait.timeout)
     except ValueError as error:
         raise MessageInvalid(f"timeout: {error}", name="timeout", value=str(wait.timeout)) from error
-    return Wait(event_id=event_id, message=message, step=wait.step, timeout=timeout)
+    return Wait(event_id=event_id, message=message, step=wait.step, timeout=timeout, prompt=wait.message)
 
 
 def _decode_notify(rest: str, headers: Mapping[str, str], body: bytes) -> Notify:

@@ -183,6 +183,7 @@ class Submitter:
             message=Message(destination=self.url, content_type=JSON, headers=self._headers, workflow=self._fields),
             step=wait.step,
             timeout=wait.timeout,
+            prompt=wait.message,
         )
 
     def _invoke(self, invoke: InvokeSubmission) -> Message:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_workflow import WorkflowContext, workflow
-from django_workflow.models import Delivery, Run, Step, Waiter
+from django_workflow.models import ChannelEvent, Delivery, Run, Step, Waiter
 from django_workflow.testing import send_event
 from tests.scenarios.conftest import Engine
 
@@ -116,6 +116,18 @@ def test_one_run_notifies_another(engine: Engine) -> None:
     engine.run()
     assert engine.finish(notifier.trigger("7")).result == "1"
     assert engine.finish(waiting).result == '{"by":"flow","approved":true}'
+
+
+def test_people_are_told_what_a_wait_asks_them(engine: Engine) -> None:
+    @workflow(name="asking")
+    def asking(ctx: WorkflowContext[None]) -> None:
+        ctx.wait_for_event("approval", "ask", message="May order 7 go out? ☕")
+
+    handle = asking.trigger()
+    engine.run()
+    assert Waiter.objects.get().prompt == "May order 7 go out? ☕"
+    told = ChannelEvent.objects.filter(channel=handle.id, data__contains='"waitingForInput"').get()
+    assert '"message":"May order 7 go out? ☕"' in told.data
 
 
 def test_the_deadline_of_a_wait_is_shown(engine: Engine) -> None:
