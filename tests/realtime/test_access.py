@@ -110,6 +110,7 @@ def test_a_token_for_reading_does_not_allow_to_respond() -> None:
         signing.dumps({"channels": CHANNEL, "expires": 1 << 40}, salt="django_workflow.realtime.channel"),
         signing.dumps([], salt="django_workflow.realtime.channel"),
     ],
+    ids=["no token", "three parts", "signed for something else", "no list of channels", "no object"],
 )
 def test_a_forged_token_is_refused(token: str) -> None:
     assert reason(None, CHANNEL, token=token) == "token_invalid"
