@@ -246,6 +246,6 @@ class Committer:
         if not busy:
             return []
         with self._condition:
-            room = LARGEST_BATCH - len(busy)
-            newer = [self._facts.popleft() for _ in range(min(len(self._facts), max(room, 0)))]
+            room = max(LARGEST_BATCH - len(busy), LARGEST_BATCH // 2)
+            newer = [self._facts.popleft() for _ in range(min(len(self._facts), room))]
         return busy + newer

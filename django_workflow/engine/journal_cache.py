@@ -17,6 +17,7 @@ from django_workflow.protocol.identifiers import message_id_of
 from django_workflow.protocol.steps import CallType, JournalMessage
 
 DEFAULT_BYTES = 64 * 1024 * 1024
+MESSAGE_BYTES = 400  # what a message takes besides its body, its decoded step included
 
 
 class CachedRun:
@@ -53,7 +54,7 @@ class JournalCache:
             cached = self._runs.get(run_key)
             if cached is not None and len(cached.messages) == position:
                 cached.messages.append(message)
-                self._grow(cached, len(message.body))
+                self._grow(cached, len(message.body) + MESSAGE_BYTES)
 
     def forget(self, run_key: UUID) -> None:
         with self._lock:

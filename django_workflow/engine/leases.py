@@ -45,11 +45,11 @@ def claim(alias: str, worker_key: UUID, now: datetime, limit: int) -> Claim:
     if not keys:
         return Claim([], _next_due(alias, now))
     with engine_atomic(alias):
-        rows = _lock_due(alias, due.filter(flow_key=""), limit)
+        rows: list[Delivery] = []
         opening = None
-        if len(rows) < limit and any(keys):
-            keyed, opening = _claim_keyed(alias, now, limit - len(rows))
-            rows += keyed
+        if any(keys):  # first, and half of the hand at most: neither kind starves the other
+            rows, opening = _claim_keyed(alias, now, (limit + 1) // 2)
+        rows += _lock_due(alias, due.filter(flow_key=""), limit - len(rows))
         if rows:
             held = Delivery.objects.using(alias).filter(pk__in=[row.pk for row in rows])
             held.update(worker_id=worker_key, fence=F("fence") + 1)

@@ -121,6 +121,13 @@ class TestFlowControl:
         clock.advance(1)
         assert len(claim(ALIAS, uuid7(), clock.now(), 10).leases) == 2
 
+    def test_limited_deliveries_do_not_starve_behind_others(self, clock: WorkflowClock) -> None:
+        FlowKey.objects.create(key="user-7", parallelism=1)
+        for _ in range(10):
+            make_delivery()
+        limited = make_delivery(flow_key="user-7", due_at=clock.now() - timedelta(minutes=1))
+        assert limited.pk in {lease.key for lease in claim(ALIAS, uuid7(), clock.now(), 4).leases}
+
     def test_a_paused_key_lets_nothing_through(self, clock: WorkflowClock) -> None:
         FlowKey.objects.create(key="stop", paused=True)
         make_delivery(flow_key="stop")
