@@ -377,6 +377,7 @@ def _step_started(unit: UnitOfWork, state: RunState, fact: StepStarted) -> None:
 def _emitted(unit: UnitOfWork, state: RunState, fact: Emitted) -> None:
     if not state.alive or not unit.holds(fact.lease):
         return
+    wake_up(unit, state, fact.lease.started_at or unit.now)
     if fact.done is not None:
         show_progress(unit, state, fact.done, fact.total)
     else:

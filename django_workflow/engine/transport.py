@@ -172,6 +172,7 @@ def emit(run_id: str, event: str, data: Any) -> None:
         run_key = Run.objects.using(alias).filter(run_id=run_id).values_list("pk", flat=True).first()
         if run_key is None or not unit.lock([run_key]) or not unit.state(run_key).alive:
             return
+        wake_up(unit, unit.state(run_key), unit.now)
         if event == PROGRESS_EVENT:
             show_progress(unit, unit.state(run_key), data["done"], data["total"])
         else:
