@@ -148,9 +148,10 @@ class TestEvents:
         (lease,) = hand.claim()
         hand.write(Emitted(lease, "log", '{"n":1}'), Emitted(lease, "log", '{"n":2}'))
         hand.write(Emitted(lease, "log", '{"n":3}'))
-        positions = list(ChannelEvent.objects.filter(channel=run.run_id).values_list("position", flat=True))
+        events = ChannelEvent.objects.filter(channel=run.run_id).order_by("pk")
+        positions = list(events.values_list("position", flat=True))
         assert positions == sorted(set(positions))
-        assert len(positions) == 3
+        assert [event.data for event in events.filter(event="log")] == ['{"n":1}', '{"n":2}', '{"n":3}']
 
     def test_a_lost_lease_tells_nothing(self, hand: Hand) -> None:
         start()
