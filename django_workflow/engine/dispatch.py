@@ -19,8 +19,10 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from django.conf import settings as django_settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.http import HttpResponse
+from django.urls import NoReverseMatch, reverse
 
 from django_workflow.client.session import SESSION_KEY, current_session
+from django_workflow.client.urls import INTERNAL_ORIGIN
 from django_workflow.conf import get_settings
 from django_workflow.engine import signing_keys
 from django_workflow.engine.addresses import is_internal, is_own
@@ -169,6 +171,23 @@ class Dispatcher:
         else:
             headers.pop(names.WORKFLOW_SDK_VERSION, None)
         return headers
+
+
+def blocked_by() -> str | None:
+    """Why in-process deliveries do not reach the views of this package; None when they do.
+
+    A middleware that answers instead (a log-in wall, a redirect, a maintenance page) would fail every delivery.
+    """
+    try:
+        url = INTERNAL_ORIGIN + reverse("django_workflow:serve-ping")
+    except NoReverseMatch:
+        return "the URLs of django_workflow are not included"
+    response = handler().get_response(internal_request(url, {}, b"", None))
+    if names.WORKFLOW_SDK_VERSION in response:
+        return None
+    return (
+        f"something answers {response.status_code} in their stead; middleware: {', '.join(django_settings.MIDDLEWARE)}"
+    )
 
 
 # In-process requests: real requests without sockets, signals or connection handling.

@@ -6,9 +6,10 @@ observer's own clock, or at once when its process on this host is gone. A rescue
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connections
@@ -25,6 +26,9 @@ from django_workflow.models import Delivery, FlowKey, Worker
 
 MAX_RESCUES = 5
 KEYS_PER_CLAIM = 64
+UNSEEN = timedelta(minutes=2)
+
+logger = logging.getLogger("django_workflow.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,21 @@ def retire(alias: str, worker_key: UUID) -> None:
     with engine_atomic(alias):
         Delivery.objects.using(alias).filter(worker_id=worker_key).update(worker_id=None, fence=F("fence") + 1)
         Worker.objects.using(alias).filter(pk=worker_key).delete()
+
+
+_looked_for_workers: datetime | None = None
+
+
+def warn_without_worker(alias: str, now: datetime) -> None:
+    """Say so when runs are triggered and no worker has been seen for two minutes. Looks that often at most."""
+    global _looked_for_workers
+    if _looked_for_workers is None:
+        _looked_for_workers = now
+    if now - _looked_for_workers < UNSEEN:
+        return
+    _looked_for_workers = now
+    if not Worker.objects.using(alias).filter(heartbeat_at__gte=now - UNSEEN).exists():
+        logger.warning("No worker has been seen for 2 minutes; runs wait. Start `manage.py workflow_worker`.")
 
 
 class Observer:

@@ -6,6 +6,8 @@ written with the acknowledgement. Everything else is written at once, in the cal
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +25,7 @@ from django_workflow.engine.clock import current_clock
 from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
+from django_workflow.engine.leases import warn_without_worker
 from django_workflow.engine.records import from_unix
 from django_workflow.engine.runs import end_run, show_progress, wake_up
 from django_workflow.engine.session import Session
@@ -53,6 +56,10 @@ from django_workflow.protocol.steps import JournalMessage
 from django_workflow.replay.port import PROGRESS_EVENT
 
 R = TypeVar("R")
+
+LONGEST_ATOMIC_STEP = 10.0
+
+logger = logging.getLogger("django_workflow.engine")
 
 _all_or_nothing: ContextVar[bool] = ContextVar("django_workflow_atomic_step", default=False)
 """Whether an atomic step without a session submits: a result that is dropped must take the step's rows with it."""
@@ -115,6 +122,7 @@ class EngineTransport:
                 _all_or_nothing.reset(token)
             return
         session.atomic = True
+        started = time.monotonic()
         try:
             with engine_atomic(self.alias):
                 yield
@@ -126,6 +134,7 @@ class EngineTransport:
             raise error
         finally:
             session.atomic = False
+            _warn_when_long(session, time.monotonic() - started)
 
     def _write(self, change: Callable[[UnitOfWork], Any]) -> Any:
         alias = self.alias
@@ -181,6 +190,18 @@ def emit(run_id: str, event: str, data: Any) -> None:
         transaction.on_commit(lambda: announce(alias, after), using=alias, robust=True)
 
 
+def _warn_when_long(session: Session, seconds: float) -> None:
+    if seconds > LONGEST_ATOMIC_STEP:
+        step = session.lease.running
+        logger.warning(
+            "The atomic step %r of run %s held its transaction for %.0f s. Nobody else writes to SQLite meanwhile, and "
+            "locks are held on every database: do the slow part in a step before it.",
+            step.step_name if step else "",
+            session.run_id,
+            seconds,
+        )
+
+
 # Handlers: a unit of work and a request in, the request's answer out.
 
 
@@ -232,6 +253,7 @@ def _start(unit: UnitOfWork, message: Message) -> Published:
             if known is None:
                 raise
         else:
+            warn_without_worker(unit.alias, unit.now)
             return _started(run, deduplicated=False)
     return _started(known, deduplicated=True)
 

@@ -23,7 +23,7 @@ from django_workflow.conf import HEARTBEAT_SECONDS, get_settings
 from django_workflow.engine import cycle, scheduler
 from django_workflow.engine.clock import SystemClock
 from django_workflow.engine.committer import Committer, Writer
-from django_workflow.engine.dispatch import Dispatcher
+from django_workflow.engine.dispatch import Dispatcher, blocked_by
 from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.leases import (
     Observer,
@@ -95,6 +95,8 @@ class Worker:
         self.committer = Committer(writer, self._committed)
         self.committer.start()
         self._listeners.start()
+        if get_settings().base_url is None and (reason := blocked_by()):
+            logger.error("Deliveries in this process do not reach their workflows: %s.", reason)
         self._spawn("claims", self._claim_loop)
         self._spawn("duties", self._duty_loop)
         self._spawn("announcer", self._announce_loop)

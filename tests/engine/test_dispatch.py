@@ -1,0 +1,77 @@
+"""Deliveries inside the process: do they reach the views, and what is said when something is in their way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.http import HttpRequest, HttpResponse
+
+from django_workflow import WorkflowContext, workflow
+from django_workflow.engine import dispatch, leases, transport
+from django_workflow.testing import WorkflowClock, run_workflows
+from django_workflow.testing.factories import make_worker
+
+
+def wall(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """A middleware that lets nobody in."""
+    return lambda request: HttpResponse("log in first", status=403)
+
+
+@pytest.fixture
+def _fresh_handler():
+    dispatch.handler.cache_clear()
+    yield
+    dispatch.handler.cache_clear()
+
+
+@pytest.mark.usefixtures("_fresh_handler")
+def test_deliveries_reach_the_views_of_this_project() -> None:
+    assert dispatch.blocked_by() is None
+
+
+@pytest.mark.usefixtures("_fresh_handler")
+def test_a_middleware_that_answers_instead_is_told(settings) -> None:
+    settings.MIDDLEWARE = ["tests.engine.test_dispatch.wall"]
+    reason = dispatch.blocked_by()
+    assert reason is not None
+    assert "403" in reason
+    assert "tests.engine.test_dispatch.wall" in reason
+
+
+@pytest.mark.django_db
+def test_a_long_atomic_step_is_warned_about(
+    workflow_clock: WorkflowClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @workflow(name="long-atomic")
+    def long_atomic(ctx: WorkflowContext[None]) -> None:
+        ctx.run("slow", lambda: None, atomic=True)
+
+    monkeypatch.setattr(transport, "LONGEST_ATOMIC_STEP", -1.0)
+    long_atomic.trigger()
+    with caplog.at_level(logging.WARNING, "django_workflow.engine"):
+        run_workflows()
+    assert "The atomic step 'slow'" in caplog.text
+
+
+@pytest.mark.django_db
+def test_a_trigger_says_when_no_worker_was_seen(
+    workflow_clock: WorkflowClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(leases, "_looked_for_workers", None)
+
+    def trigger() -> str:
+        caplog.clear()
+        leases.warn_without_worker("default", workflow_clock.now())
+        return caplog.text
+
+    assert not trigger()
+    workflow_clock.advance(121)
+    assert "No worker has been seen" in trigger()
+    workflow_clock.advance(60)
+    assert not trigger()
+    workflow_clock.advance(61)
+    make_worker(heartbeat_at=workflow_clock.now() - timedelta(seconds=5))
+    assert not trigger()
