@@ -49,6 +49,19 @@ def webhook(ctx: WorkflowContext[None]) -> list[Any]:
     return [result.request.method, result.request.body.decode()]
 
 
+@workflow(name="async-webhook")
+async def async_webhook(ctx: WorkflowContext[None]) -> list[Any]:
+    hook = await ctx.create_webhook("make hook")
+    await ctx.run("hand out", handed_out.append, hook.webhook_url)
+    result = await ctx.wait_for_webhook("wait for it", hook, timeout="1h")
+    if result.timeout:
+        return ["timeout"]
+    return [result.request.method, result.request.body.decode()]
+
+
+both = pytest.mark.parametrize("flow", [webhook, async_webhook], ids=["sync", "async"])
+
+
 def test_a_run_is_served_by_web_processes(engine: Engine) -> None:
     @workflow(name="over-the-network")
     def flow(ctx: WorkflowContext[int]) -> int:
@@ -62,9 +75,10 @@ def test_a_run_is_served_by_web_processes(engine: Engine) -> None:
     assert all("Upstash-Signature" in call.headers for call in recorder.calls)
 
 
-def test_a_call_of_the_webhook_ends_the_wait(engine: Engine) -> None:
+@both
+def test_a_call_of_the_webhook_ends_the_wait(engine: Engine, flow: Any) -> None:
     with mock_calls(web_process):
-        handle = webhook.trigger()
+        handle = flow.trigger()
         engine.run()
         assert handle.run.status == Run.Status.WAITING
         response = Client().put(urlsplit(handed_out[0]).path, b"hello", content_type="text/plain", secure=True)
@@ -73,9 +87,10 @@ def test_a_call_of_the_webhook_ends_the_wait(engine: Engine) -> None:
     assert Client().post(urlsplit(handed_out[0]).path).status_code == 404
 
 
-def test_a_webhook_times_out(engine: Engine) -> None:
+@both
+def test_a_webhook_times_out(engine: Engine, flow: Any) -> None:
     with mock_calls(web_process):
-        handle = webhook.trigger()
+        handle = flow.trigger()
         engine.run()
         engine.clock.advance("1h")
         assert engine.finish(handle).result == '["timeout"]'
