@@ -28,6 +28,7 @@ logger = logging.getLogger("django_workflow.engine")
 
 LARGEST_BATCH = 256
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+PATIENCE = 5
 
 
 @dataclass(slots=True)
@@ -61,18 +62,28 @@ class Writer:
             raise
         except Exception:
             logger.info("A batch of %d facts was refused; writing them run by run.", len(facts), exc_info=True)
-        written = Written(After())
+        return self.write_by_run(facts)
+
+    def write_by_run(self, facts: Sequence[Fact]) -> Written:
+        """Write each run's facts in a transaction of its own; those that find no database are left as `busy`.
+
+        Raises the OperationalError or InterfaceError when it is the same for all of them.
+        """
+        written, failure = Written(After()), None
         runs = _by_run(facts)
-        for number, run_facts in enumerate(runs):
+        left = 0
+        for run_facts in runs:
             try:
-                part = self._write_alone(run_facts)
-            except (OperationalError, InterfaceError):
-                if not number:
-                    raise
-                # What is committed must be followed up; the rest is written again.
-                written.busy += [fact for rest in runs[number:] for fact in rest]
-                return written
-            _merge(written, part)
+                _merge(written, self._write_alone(run_facts))
+            except (OperationalError, InterfaceError) as error:
+                failure = error
+                left += 1
+                written.busy += run_facts
+                connection = connections[self.alias]
+                if not connection.in_atomic_block:
+                    connection.close_if_unusable_or_obsolete()
+        if failure is not None and left == len(runs):
+            raise failure
         return written
 
     def _write_alone(self, facts: Sequence[Fact]) -> Written:
@@ -222,11 +233,14 @@ class Committer:
 
     def _write(self, batch: list[Fact]) -> None:
         """Write a batch however long the database is away: nothing is dropped."""
-        pause = FIRST_PAUSE
+        pause, failures = FIRST_PAUSE, 0
         while batch:
             try:
-                written = self._writer.write(batch)
+                # An error that stays may be one run's alone (a packet too large): the others need not wait for it.
+                write = self._writer.write if failures < PATIENCE else self._writer.write_by_run
+                written = write(batch)
             except (OperationalError, InterfaceError) as error:
+                failures += 1
                 logger.warning("The database does not take results (%s); trying again in %.2f s.", error, pause)
                 connections[self._writer.alias].close()
                 with self._condition:
@@ -239,7 +253,7 @@ class Committer:
             batch = self._with_newer_facts(written.busy)
             if batch:
                 with self._condition:
-                    self._condition.wait(FIRST_PAUSE)
+                    self._condition.wait(pause)
 
     def _with_newer_facts(self, busy: list[Fact]) -> list[Fact]:
         """Facts of runs that others hold wait, without holding up the rest; their order stays."""

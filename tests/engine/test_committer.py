@@ -17,6 +17,7 @@ from django_workflow.models import Attempt, ChannelEvent, Delivery, JournalEntry
 from django_workflow.protocol.requests import CancelRun
 from django_workflow.testing import WorkflowClock
 from tests.engine.deliveries import Hand, finish, result, start, step
+from tests.engine.workers import eventually
 
 BOUNDARIES = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET ")
 
@@ -240,6 +241,30 @@ class TestTrouble:
         assert committer.stop(10)
         assert JournalEntry.objects.filter(run=run).count() == 1
         assert len(afters) == 1
+
+    def test_an_error_that_stays_with_one_run_holds_up_no_other(
+        self, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        good, bad = start(), start()
+        leases = {lease.run_key: lease for lease in hand.claim()}
+        fold, mended = committer_module.fold, Event()
+
+        def refuse(unit: Any, fact: Any) -> None:
+            if fact.lease.run_key == bad.pk and not mended.is_set():
+                raise OperationalError("packet too large")
+            fold(unit, fact)
+
+        monkeypatch.setattr(committer_module, "fold", refuse)
+        monkeypatch.setattr(committer_module, "FIRST_PAUSE", 0.001)
+        committer = Committer(hand.writer, lambda after: None)
+        committer.start()
+        for run in (bad, good):
+            committer.put(hand.settlement(leases[run.pk], result(run, step(1))))
+        eventually(lambda: JournalEntry.objects.filter(run=good).exists())
+        assert not JournalEntry.objects.filter(run=bad).exists()
+        mended.set()
+        assert committer.stop(10)
+        assert JournalEntry.objects.filter(run=bad).exists()
 
     @pytest.mark.postgresql
     def test_a_run_that_others_hold_locked_waits_without_holding_up_the_rest(self, hand: Hand) -> None:
