@@ -175,7 +175,6 @@ class Committer:
         self._batch: list[Fact] = []
         self._thread = Thread(target=self._run, name="workflow-committer", daemon=True)
         self.commits = 0
-        self.facts_written = 0
 
     @property
     def idle(self) -> bool:
@@ -206,11 +205,6 @@ class Committer:
             self._condition.notify_all()
         self._thread.join(timeout)
         return not self._thread.is_alive()
-
-    def wait_until_idle(self, timeout: float | None = None) -> bool:
-        """Wait until everything queued so far is written."""
-        with self._condition:
-            return self._condition.wait_for(lambda: not self._facts and not self._writing, timeout)
 
     def _run(self) -> None:
         try:
@@ -248,7 +242,6 @@ class Committer:
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             self.commits += 1
-            self.facts_written += len(batch) - len(written.busy)
             self._done(written.after)
             batch = self._with_newer_facts(written.busy)
             if batch:

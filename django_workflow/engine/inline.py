@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from django_workflow.conf import get_settings
 from django_workflow.engine.supervisor import Supervisor
 from django_workflow.models import Run
 
@@ -13,7 +14,7 @@ def drive_inline(run_id: str, wait: Callable[[Run], bool]) -> None:
     supervisor = Supervisor()
     supervisor.start()
     try:
-        while not wait(Run.objects.get(run_id=run_id)):
+        while not wait(Run.objects.using(get_settings().database).get(run_id=run_id)):
             pass
     finally:
         supervisor.stop()

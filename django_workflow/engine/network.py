@@ -20,7 +20,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 import httpcore
@@ -28,6 +27,7 @@ import httpx
 
 from django_workflow.conf import Settings, get_settings
 from django_workflow.engine.call_guard import CallRefused, Guard, address_of, guard_of
+from django_workflow.protocol.headers import canonical
 
 MAX_CONNECT_SECONDS = 10.0
 """Longest try of one of a host's addresses, so that the next one gets its turn."""
@@ -141,7 +141,7 @@ class Network:
         with pool.stream(request.method, request.url, headers=request.headers, content=request.body) as response:
             headers: dict[str, list[str]] = {}
             for name, value in response.headers:
-                headers.setdefault(canonical_name(name.decode("latin-1")), []).append(value.decode("latin-1"))
+                headers.setdefault(canonical(name.decode("latin-1")), []).append(value.decode("latin-1"))
             body = self._read(response.iter_stream(), headers)
             return HttpAnswer(response.status, headers, body)
 
@@ -163,14 +163,6 @@ class Network:
             del headers["Content-Encoding"]
             headers.pop("Content-Length", None)
         return bytes(body)
-
-
-@lru_cache(maxsize=1024)
-def canonical_name(name: str) -> str:
-    """A header name as Go writes it: `Upstash-Workflow-Runid`. Source: Go, textproto.CanonicalMIMEHeaderKey."""
-    if not _TOKEN_RE.fullmatch(name):
-        return name
-    return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
 
 
 # What is sent

@@ -14,8 +14,6 @@ import msgspec
 
 from django_workflow.errors import MessageInvalid
 
-INITIAL_STEP_NAME = "init"
-
 
 class StepType(StrEnum):
     INITIAL = "Initial"
@@ -57,14 +55,6 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     @property
     def is_plan(self) -> bool:
         return self.step_id == 0 and bool(self.target_step)
-
-
-class RawMessage(msgspec.Struct, frozen=True, rename="camel"):
-    """One element of a steps delivery: `body` is base64 of the message's bytes."""
-
-    message_id: str
-    body: str
-    call_type: str = CallType.STEP
 
 
 _step_decoder = msgspec.json.Decoder(Step)
@@ -110,7 +100,7 @@ class JournalMessage:
 
 
 class _Element(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """RawMessage with its body decoded: msgspec reads and writes bytes as base64."""
+    """One message of a steps delivery. msgspec reads and writes bytes as base64."""
 
     message_id: str
     body: bytes

@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from django_workflow.conf import Settings
 from django_workflow.engine import network as module
-from django_workflow.engine.network import HttpAnswer, Network, canonical_name
+from django_workflow.engine.network import HttpAnswer, Network
 
 LIMIT = 4 * 1024 * 1024
 SOON = 10.0
@@ -331,20 +331,6 @@ def test_names_of_headers_are_written_as_go_does(network: Network, serve: Callab
         "X-A": ["1", "2"],
         "X-Caf": ["caf\u00e9"],
     }
-
-
-@pytest.mark.parametrize(
-    ("name", "canonical"),
-    [
-        ("content-type", "Content-Type"),
-        ("X_foo-BAR", "X_foo-Bar"),
-        ("etag", "Etag"),
-        ("-x--y", "-X--Y"),
-        ("a b", "a b"),
-    ],
-)
-def test_canonical_name(name: str, canonical: str) -> None:
-    assert canonical_name(name) == canonical
 
 
 def test_redirects_are_not_followed_and_cookies_not_kept(network: Network, serve: Callable[..., Server]) -> None:

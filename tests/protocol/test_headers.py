@@ -109,6 +109,7 @@ def test_context_headers_hide_the_protocol_and_proxies() -> None:
         ("X-FOO", "X-Foo"),
         ("Upstash-Workflow-RunId", "Upstash-Workflow-Runid"),
         ("a--b", "A--B"),
+        ("X_foo-BAR", "X_foo-Bar"),
         ("not a token", "not a token"),  # Go leaves it alone
         ("é", "é"),
     ],
