@@ -27,7 +27,12 @@ def workflow_url(workflow: str) -> str:
     """
     if "://" in workflow:
         return workflow
-    return (get_settings().base_url or INTERNAL_ORIGIN) + _path(workflow, django_settings.ROOT_URLCONF)
+    return (get_settings().base_url or INTERNAL_ORIGIN) + workflow_path(workflow)
+
+
+def workflow_path(workflow: str) -> str:
+    """The path of a workflow's endpoint, without what the project is mounted below. Raises Misconfigured."""
+    return _path(workflow, django_settings.ROOT_URLCONF)
 
 
 def is_internal(url: str) -> bool:

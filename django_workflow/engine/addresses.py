@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
-from django.urls import NoReverseMatch, reverse
-
-from django_workflow.client.urls import INTERNAL_ORIGIN
+from django_workflow.client.urls import INTERNAL_ORIGIN, workflow_path
 from django_workflow.conf import get_settings
+from django_workflow.errors import Misconfigured
 
 
 def is_internal(url: str) -> bool:
     """Whether a delivery to `url` is served in this process."""
     return url.startswith(INTERNAL_ORIGIN + "/")
+
+
+def is_served(url: str) -> bool:
+    """Whether `url` is a workflow at the internal origin. Publishers must not reach other views from inside."""
+    return url.startswith(INTERNAL_ORIGIN + serve_prefix())
 
 
 def is_own(url: str) -> bool:
@@ -26,8 +30,8 @@ def is_own(url: str) -> bool:
 def serve_prefix() -> str:
     """Path under which workflows are served, `/workflows/serve/`; `/serve/` when the URLs are not included."""
     try:
-        return reverse("django_workflow:serve", args=["-"]).removesuffix("-/")
-    except NoReverseMatch:
+        return workflow_path("-").removesuffix("-/")
+    except Misconfigured:
         return "/serve/"
 
 

@@ -146,9 +146,9 @@ def _still_there(alias: str, keys: set[UUID]) -> set[UUID]:
 
 
 def _by_run(facts: Sequence[Fact]) -> list[list[Fact]]:
-    runs: dict[UUID | None, list[Fact]] = {}
-    for fact in facts:
-        runs.setdefault(fact.lease.run_key, []).append(fact)
+    runs: dict[UUID, list[Fact]] = {}
+    for fact in facts:  # a message outside workflows is a case of its own
+        runs.setdefault(fact.lease.run_key or fact.lease.key, []).append(fact)
     return list(runs.values())
 
 

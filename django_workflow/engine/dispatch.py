@@ -25,11 +25,11 @@ from django_workflow.client.session import SESSION_KEY, current_session
 from django_workflow.client.urls import INTERNAL_ORIGIN
 from django_workflow.conf import get_settings
 from django_workflow.engine import signing_keys
-from django_workflow.engine.addresses import is_internal, is_own
+from django_workflow.engine.addresses import is_internal, is_own, is_served
 from django_workflow.engine.facts import Answer, Fact, Settlement
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.network import Network
-from django_workflow.engine.records import Lease, RunInfo, raw
+from django_workflow.engine.records import Lease, RunInfo, StoredMessage, raw
 from django_workflow.engine.session import Session
 from django_workflow.engine.unit_of_work import After
 from django_workflow.models import Delivery
@@ -68,10 +68,14 @@ class Dispatcher:
         """Make the call. Never raises for what a destination does."""
         started_at = lease.started_at = self.now()
         session: Session | None = None
-        if is_internal(lease.destination) and lease.run_key is not None:
-            session, answer = self._in_process(lease, report, opened)
-        else:
+        if not is_internal(lease.destination):
             answer = self._over_network(lease)
+        elif not is_served(lease.destination):
+            answer = Answer(status=0, error=f"{lease.destination} is no workflow; nothing else is served there.")
+        elif lease.kind == Delivery.Kind.MESSAGE:
+            answer = self._message_in_process(lease)
+        else:
+            session, answer = self._in_process(lease, report, opened)
         settlement = Settlement(lease, tuple(session.requests) if session else (), answer, started_at, self.now())
         return Dispatched(settlement, session.written if session else None)
 
@@ -87,21 +91,27 @@ class Dispatcher:
         headers = self._headers(lease, info)
         if not self.trusted:
             headers[names.SIGNATURE] = self._signature(lease.destination, body)
-            return None, self._call(internal_request(lease.destination, headers, body, None), info)
+            return None, self._call(internal_request(lease.destination, headers, body, None), info.run_id)
         session = Session(lease, info, journal, self.now, report)
         if opened is not None:
             opened(session)
         token = current_session.set(session)
         try:
-            return session, self._call(internal_request(lease.destination, headers, body, session), info)
+            return session, self._call(internal_request(lease.destination, headers, body, session), info.run_id)
         finally:
             current_session.reset(token)
 
-    def _call(self, request: WSGIRequest, info: RunInfo) -> Answer:
+    def _message_in_process(self, lease: Lease) -> Answer:
+        """A message to one of this project's workflows: it is signed like any other, and may start a run."""
+        body = self._body(lease, [], lazy=False)
+        headers = {**self._headers(lease, None), names.SIGNATURE: self._signature(lease.destination, body)}
+        return self._call(internal_request(lease.destination, headers, body, None, lease.method), lease.message_id)
+
+    def _call(self, request: WSGIRequest, subject: str) -> Answer:
         try:
             response = cast(HttpResponse, handler().get_response(request))
         except Exception as error:  # a middleware that raises through the handler
-            logger.exception("In-process delivery of run %s failed outside the view.", info.run_id)
+            logger.exception("In-process delivery of %s failed outside the view.", subject)
             return Answer(status=500, error=f"{type(error).__name__}: {error}")
         return Answer(
             status=response.status_code,
@@ -151,12 +161,14 @@ class Dispatcher:
         if config is not None:
             headers.update(names.forwardable(config.headers))
         content_type = config.content_type if config is not None else None
-        if content_type is None and lease.kind != Delivery.Kind.CALL:
+        if content_type is None and lease.kind not in (Delivery.Kind.CALL, Delivery.Kind.MESSAGE):
             content_type = "application/json"
         if content_type:
             headers["Content-Type"] = content_type
         headers[names.MESSAGE_ID] = lease.message_id
         headers[names.RETRIED] = str(lease.attempt)
+        if info is None and config is not None:
+            _add_sender(headers, config)
         if info is None or lease.kind == Delivery.Kind.CALL:
             return headers
         headers[names.WORKFLOW_RUN_ID] = info.run_id
@@ -171,6 +183,17 @@ class Dispatcher:
         else:
             headers.pop(names.WORKFLOW_SDK_VERSION, None)
         return headers
+
+
+def _add_sender(headers: dict[str, str], message: StoredMessage) -> None:
+    for name, value in (
+        (names.CALLER_IP, message.caller_ip),
+        (names.TOPIC_NAME, message.topic),
+        (names.SCHEDULE_ID, message.schedule_id),
+        (names.LABEL, ",".join(message.labels)),
+    ):
+        if value:
+            headers[name] = value
 
 
 def blocked_by() -> str | None:
@@ -211,11 +234,13 @@ def internal_host() -> str:
     return "localhost"
 
 
-def internal_request(url: str, headers: dict[str, str], body: bytes, session: Session | None) -> WSGIRequest:
-    """A POST to `url` as the project's handler takes it. `session` marks it as the engine's own."""
+def internal_request(
+    url: str, headers: dict[str, str], body: bytes, session: Session | None, method: str = "POST"
+) -> WSGIRequest:
+    """A request to `url` as the project's handler takes it. `session` marks it as the engine's own."""
     parts = urlsplit(url)
     environ: dict[str, Any] = {
-        "REQUEST_METHOD": "POST",
+        "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
         "PATH_INFO": unquote_to_bytes(parts.path).decode("latin-1"),
         "QUERY_STRING": parts.query,

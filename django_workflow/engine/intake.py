@@ -83,6 +83,7 @@ def start_run(
     parent_key: UUID | None = None,
     invoker: Invoker | None = None,
     key: UUID | None = None,
+    caller_ip: str = "",
 ) -> Run:
     """Create a run and its first delivery. The caller made sure that the run id is free."""
     fields = message.workflow
@@ -115,6 +116,7 @@ def start_run(
         labels=f",{','.join(message.labels)}," if message.labels else "",
         trigger_kind=trigger_kind,
         parent_id=parent_key,
+        caller_ip=caller_ip,
         created_at=unit.now,
         due_at=due if due > unit.now else None,
         config=encode_config(config),

@@ -13,16 +13,18 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import F, Min, QuerySet
+from django.db.models import F, Min, Q, QuerySet
 
+from django_workflow.engine import messages
 from django_workflow.engine.dead_letters import fail_run, settle_failure_callback
-from django_workflow.engine.facts import Answer
+from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.flow_control import count_starts, free_slots, next_opening
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.processes import is_gone, this_process
+from django_workflow.engine.queues import open_places
 from django_workflow.engine.records import Lease, lease_of
 from django_workflow.engine.unit_of_work import UnitOfWork
-from django_workflow.models import Delivery, FlowKey, Worker
+from django_workflow.models import Delivery, FlowKey, MessageLog, Queue, Worker
 
 MAX_RESCUES = 5
 KEYS_PER_CLAIM = 64
@@ -45,18 +47,19 @@ def claim(alias: str, worker_key: UUID, now: datetime, limit: int) -> Claim:
         return Claim([], None)
     due = Delivery.objects.using(alias).due(now).unleased()
     # A plain read: an idle worker takes no write lock.
-    keys = list(due.oldest_first().values_list("flow_key", flat=True)[: limit + 1])
+    keys = list(due.oldest_first().values_list("flow_key", "queue")[: limit + 1])
     if not keys:
         return Claim([], _next_due(alias, now))
     with engine_atomic(alias):
         rows: list[Delivery] = []
         opening = None
-        if any(keys):  # first, and half of the hand at most: neither kind starves the other
-            rows, opening = _claim_keyed(alias, now, (limit + 1) // 2)
-        rows += _lock_due(alias, due.filter(flow_key=""), limit - len(rows))
+        if any(key or queue for key, queue in keys):  # first, and half of the hand: neither kind starves the other
+            rows, opening = _claim_limited(alias, now, (limit + 1) // 2)
+        rows += _lock_due(alias, due.filter(flow_key="", queue=""), limit - len(rows))
         if rows:
             held = Delivery.objects.using(alias).filter(pk__in=[row.pk for row in rows])
             held.update(worker_id=worker_key, fence=F("fence") + 1)
+            _show_active(alias, rows, now)
     leases = []
     for row in rows:
         row.fence += 1
@@ -73,20 +76,38 @@ def _lock_due(alias: str, due: object, limit: int) -> list[Delivery]:
     return list(rows[:limit])
 
 
-def _claim_keyed(alias: str, now: datetime, limit: int) -> tuple[list[Delivery], datetime | None]:
-    due = Delivery.objects.using(alias).due(now).unleased().exclude(flow_key="")
-    names = due.values("flow_key").annotate(first=Min("due_at")).order_by("first").values_list("flow_key", flat=True)
-    rows: list[Delivery] = []
+def _claim_limited(alias: str, now: datetime, limit: int) -> tuple[list[Delivery], datetime | None]:
+    """Due deliveries of queues and flow-control keys, as both allow, and when a key's rate opens again."""
+    due = Delivery.objects.using(alias).due(now).unleased()
+    places = _open_places(alias, due)
+    allowed = due.filter(Q(queue="") | Q(queue_key__in=places))
+    rows = _lock_due(alias, allowed.filter(flow_key="").exclude(queue=""), limit)
+    keyed = allowed.exclude(flow_key="")
+    names = keyed.values("flow_key").annotate(first=Min("due_at")).order_by("first").values_list("flow_key", flat=True)
     openings: list[datetime] = []
     keys = FlowKey.objects.using(alias).filter(key__in=list(names[:KEYS_PER_CLAIM])).order_by("pk")
     for key in keys.select_for_update(skip_locked=_skips_locked(alias)):
-        started = _lock_due(alias, due.filter(flow_key=key.key), free_slots(alias, key, now, limit - len(rows)))
+        started = _lock_due(alias, keyed.filter(flow_key=key.key), free_slots(alias, key, now, limit - len(rows)))
         count_starts(alias, key, len(started))
         key.window_count += len(started)
         if (opening := next_opening(key)) is not None:
             openings.append(opening)
         rows += started
     return rows, min(openings, default=None)
+
+
+def _open_places(alias: str, due: QuerySet[Delivery]) -> list[UUID]:
+    """The places that are open in the queues which have something due. Their rows are locked: one claimer each."""
+    names = due.exclude(queue="").values("queue").annotate(first=Min("due_at")).order_by("first")
+    queues = Queue.objects.using(alias).filter(name__in=list(names.values_list("queue", flat=True)[:KEYS_PER_CLAIM]))
+    rows = queues.order_by("pk").select_for_update(skip_locked=_skips_locked(alias))
+    return [place for queue in rows for place in open_places(alias, queue)]
+
+
+def _show_active(alias: str, rows: Iterable[Delivery], now: datetime) -> None:
+    keys = [row.message_key for row in rows if row.kind == Delivery.Kind.MESSAGE]
+    if keys:
+        MessageLog.objects.using(alias).filter(pk__in=keys).update(state=MessageLog.State.ACTIVE, active_at=now)
 
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
@@ -213,9 +234,15 @@ def rescue(unit: UnitOfWork, dead: Iterable[UUID]) -> int:
 
 def _give_up(unit: UnitOfWork, row: Delivery) -> None:
     """End a delivery that lost its worker too often, unless its lease moved on meanwhile."""
-    if row.worker_id is None or not unit.finish_delivery(lease := lease_of(row, row.worker_id)):
+    if row.worker_id is None:
         return
+    lease = lease_of(row, row.worker_id)
     error = f"worker lost: {row.rescues + 1} workers died while they made this delivery"
+    if row.kind == Delivery.Kind.MESSAGE:
+        messages.give_up(unit, Settlement(lease, (), Answer(status=0, error=error), unit.now, unit.now))
+        return
+    if not unit.finish_delivery(lease):
+        return
     if row.run_id is None or not unit.has(row.run_id):
         return
     state = unit.state(row.run_id)

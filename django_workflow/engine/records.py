@@ -42,6 +42,15 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     invoker: Invoker | None = None
 
 
+class StoredMessage(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """A message as the engine keeps it: with what it knows of its sender. `topic` is the URL group that it came by."""
+
+    topic: str = ""
+    endpoint: str = ""
+    schedule_id: str = ""
+    caller_ip: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """What never changes about a run."""
@@ -74,7 +83,7 @@ class Lease:
     step_name: str
     destination: str
     method: str
-    config: Message | None
+    config: StoredMessage | None
     body: str
     body_is_base64: bool
     attempt: int
@@ -84,6 +93,8 @@ class Lease:
     worker_key: UUID
     fence: int
     rescues: int
+    queue: str = ""
+    queue_key: UUID | None = None
     chain: int = 0
     started_at: datetime | None = None
     running: Step | None = None
@@ -96,7 +107,7 @@ class Lease:
 
 
 _config_decoder = msgspec.json.Decoder(RunConfig)
-_message_decoder = msgspec.json.Decoder(Message)
+_message_decoder = msgspec.json.Decoder(StoredMessage)
 _encoder = msgspec.json.Encoder()
 
 
@@ -108,7 +119,7 @@ def decode_config(text: str) -> RunConfig:
     return _config_decoder.decode(text)
 
 
-def decode_message_config(text: str) -> Message | None:
+def decode_message_config(text: str) -> StoredMessage | None:
     """A delivery's own configuration; None when its run's applies."""
     return _message_decoder.decode(text) if text else None
 
@@ -135,6 +146,8 @@ def lease_of(row: Delivery, worker_key: UUID) -> Lease:
         worker_key=worker_key,
         fence=row.fence,
         rescues=row.rescues,
+        queue=row.queue,
+        queue_key=row.queue_key,
     )
 
 

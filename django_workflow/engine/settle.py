@@ -13,9 +13,10 @@ from uuid import UUID
 import msgspec
 
 from django_workflow import signals
-from django_workflow.engine import calls, dead_letters, intake, waiters
+from django_workflow.engine import calls, dead_letters, intake, messages, waiters
 from django_workflow.engine.backoff import retry_delay
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement, StepStarted, Taken
+from django_workflow.engine.messages import NON_RETRYABLE_STATUS
 from django_workflow.engine.records import Lease, RunInfo, lease_of, printable, stored
 from django_workflow.engine.runs import begin, due_at, end_run, overrides, record_result, show_progress, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
@@ -26,7 +27,6 @@ from django_workflow.protocol.requests import Batch, CancelRun, FinishRun, Publi
 from django_workflow.protocol.steps import CallType, StepType, decode_step
 from django_workflow.protocol.steps import Step as WireStep
 
-NON_RETRYABLE_STATUS = 489
 NOT_A_WORKFLOW = (
     "detected a non-workflow destination for trigger/invoke. make sure you are sending the request to the correct "
     "endpoint"
@@ -36,6 +36,10 @@ NOT_A_WORKFLOW = (
 def fold(unit: UnitOfWork, fact: Fact) -> None:
     """Fold one fact into the unit. Facts of lost leases and of deleted runs change nothing."""
     lease = fact.lease
+    if lease.kind == Delivery.Kind.MESSAGE:
+        if isinstance(fact, Settlement):
+            messages.settle(unit, fact)
+        return
     if lease.run_key is None or not unit.has(lease.run_key):
         unit.finish_delivery(lease)
         return

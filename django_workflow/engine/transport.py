@@ -16,28 +16,25 @@ from uuid import UUID
 
 import msgspec
 from asgiref.sync import sync_to_async
-from django.db import IntegrityError, connections, transaction
+from django.db import connections, transaction
 
 from django_workflow.client.session import current_session
 from django_workflow.conf import get_settings
-from django_workflow.engine import intake, waiters
+from django_workflow.engine import intake, limits, waiters
 from django_workflow.engine.clock import current_clock
 from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
-from django_workflow.engine.leases import warn_without_worker
+from django_workflow.engine.publishing import accept_all
 from django_workflow.engine.records import from_unix
 from django_workflow.engine.runs import end_run, show_progress, wake_up
 from django_workflow.engine.session import Session
 from django_workflow.engine.settle import fold
 from django_workflow.engine.shared import announce, shared_cache
 from django_workflow.engine.unit_of_work import UnitOfWork
-from django_workflow.engine.wake import ring_after_commit
+from django_workflow.engine.writing import write
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Run, Waiter
-from django_workflow.protocol.identifiers import message_id_of, uuid7
-from django_workflow.protocol.invoke import decode_invoke
-from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import (
     Batch,
     CancelRun,
@@ -86,6 +83,7 @@ class EngineTransport:
     def send(self, request: EngineRequest[R]) -> R:
         session = current_session.get()
         if isinstance(session, Session):
+            _check_limits(request)
             if isinstance(request, FetchRun) and request.run_id == session.run_id:
                 return cast(R, tuple(session.journal))
             if session.takes(request):
@@ -104,7 +102,7 @@ class EngineTransport:
         handler = self._handlers.get(type(request))
         if handler is None:
             raise EngineError(f"The embedded engine does not know {type(request).__name__}.", status=404)
-        return cast(R, self._write(lambda unit: handler(unit, request)))
+        return cast(R, write(self.alias, lambda unit: handler(unit, request)))
 
     async def asend(self, request: EngineRequest[R]) -> R:
         return await sync_to_async(self.send)(request)
@@ -136,17 +134,6 @@ class EngineTransport:
             session.atomic = False
             _warn_when_long(session, time.monotonic() - started)
 
-    def _write(self, change: Callable[[UnitOfWork], Any]) -> Any:
-        alias = self.alias
-        with engine_atomic(alias):
-            unit = UnitOfWork(alias, current_clock().now(), shared_cache(alias))
-            answer = change(unit)
-            after = unit.flush()
-            if after.wake:
-                ring_after_commit(alias)
-            transaction.on_commit(lambda: announce(alias, after), using=alias, robust=True)
-        return answer
-
     def _write_session(self, session: Session) -> None:
         """Write an atomic step's submission on this connection, inside its transaction."""
         alias, now = self.alias, current_clock().now()
@@ -171,6 +158,14 @@ class EngineTransport:
             )
         session.written = unit.flush()
         session.requests.clear()
+
+
+def _check_limits(request: EngineRequest[Any]) -> None:
+    """Refuse now what the endpoint must hear of: what a session takes is written after its invocation."""
+    if isinstance(request, Batch):
+        limits.check(request.messages)
+    elif isinstance(request, Publish):
+        limits.check((request.message,))
 
 
 def emit(run_id: str, event: str, data: Any) -> None:
@@ -206,81 +201,12 @@ def _warn_when_long(session: Session, seconds: float) -> None:
 
 
 def _batch(unit: UnitOfWork, request: Batch) -> tuple[Published, ...]:
-    keys = _run_keys(unit.alias, request.messages)
-    unit.lock(keys.values())
-    return tuple(_accept(unit, message, keys) for message in request.messages)
+    answers = accept_all(unit, request.messages, new_results_only=_all_or_nothing.get())
+    return tuple(answer if isinstance(answer, Published) else answer[0] for answer in answers)
 
 
 def _publish(unit: UnitOfWork, request: Publish) -> Published:
     return _batch(unit, Batch(messages=(request.message,)))[0]
-
-
-def _accept(unit: UnitOfWork, message: Message, keys: dict[str, UUID]) -> Published:
-    fields = message.workflow
-    if fields is None:
-        raise EngineError("Messages outside workflows are not taken yet; trigger a workflow.", status=400)
-    if fields.init and not fields.invoke:
-        return _start(unit, message)
-    if fields.invoke:
-        body = decode_invoke(message.body)
-        run_key = keys.get(body.workflow_run_id)
-    else:
-        run_key = keys.get(fields.run_id)
-    if run_key is None:
-        raise intake.run_ended(fields.run_id)
-    key = uuid7()
-    taken = intake.append_message(unit, unit.state(run_key), message, key)
-    if not taken and _all_or_nothing.get():
-        raise EngineError(
-            f"The step of run {fields.run_id} has a result already; what an atomic step wrote again is rolled back.",
-            status=409,
-        )
-    return Published(message_id=message_id_of(key))
-
-
-def _start(unit: UnitOfWork, message: Message) -> Published:
-    fields = message.workflow
-    assert fields is not None
-    known = intake.known_run(unit, fields.run_id)
-    if known is None:
-        try:
-            with transaction.atomic(using=unit.alias):
-                run = intake.start_run(unit, message)
-                unit.flush()
-        except IntegrityError:  # started by another process between the look and the insert
-            unit.discard()
-            known = intake.known_run(unit, fields.run_id)
-            if known is None:
-                raise
-        else:
-            warn_without_worker(unit.alias, unit.now)
-            return _started(run, deduplicated=False)
-    return _started(known, deduplicated=True)
-
-
-def _started(run: Run, *, deduplicated: bool) -> Published:
-    return Published(
-        message_id=message_id_of(run.pk),
-        deduplicated=deduplicated,
-        workflow_run_id=run.run_id,
-        workflow_created_at=int(run.created_at.timestamp() * 1000),
-    )
-
-
-def _run_keys(alias: str, messages: tuple[Message, ...]) -> dict[str, UUID]:
-    """Keys of the runs that the messages belong to, in one query; none for messages that start runs."""
-    names = set()
-    for message in messages:
-        fields = message.workflow
-        if fields is None:
-            continue
-        if fields.invoke:
-            names.add(decode_invoke(message.body).workflow_run_id)
-        elif not fields.init:
-            names.add(fields.run_id)
-    if not names:
-        return {}
-    return dict(Run.objects.using(alias).filter(run_id__in=names).values_list("run_id", "pk"))
 
 
 def _lock_one(unit: UnitOfWork, run_id: str) -> UUID:

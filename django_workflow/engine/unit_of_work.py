@@ -28,6 +28,7 @@ from django_workflow.models import (
     DeadLetter,
     Delivery,
     JournalEntry,
+    MessageLog,
     Run,
     Step,
     Waiter,
@@ -113,6 +114,8 @@ class UnitOfWork:
         self._events: list[ChannelEvent] = []
         self._attempts: list[Attempt] = []
         self._dead_letters: list[DeadLetter] = []
+        self._messages: list[MessageLog] = []
+        self._message_changes: dict[UUID, dict[str, Any]] = {}
         self._auto_events = get_settings().auto_events
 
     # Runs
@@ -184,8 +187,10 @@ class UnitOfWork:
             self._events,
             self._attempts,
             self._dead_letters,
+            self._messages,
         ):
             rows.clear()
+        self._message_changes.clear()
         self._steps.clear()
         self._step_upserts.clear()
 
@@ -267,6 +272,13 @@ class UnitOfWork:
     def add_dead_letter(self, letter: DeadLetter) -> None:
         self._dead_letters.append(letter)
 
+    def add_message(self, log: MessageLog) -> None:
+        self._messages.append(log)
+
+    def change_message(self, key: UUID, **values: Any) -> None:
+        """Change columns of a message outside workflows."""
+        self._message_changes.setdefault(key, {}).update(values)
+
     def emit(self, state: RunState, event: str, data: str) -> None:
         """Append an event to the run's channel."""
         state.newest = max(position_at(self.now), state.newest + 1)
@@ -332,6 +344,10 @@ class UnitOfWork:
             if state.changes:
                 Run.objects.using(self.alias).filter(pk=state.key).update(**state.changes)
                 state.changes = {}
+        insert(MessageLog, self._messages)
+        for key, values in self._message_changes.items():
+            MessageLog.objects.using(self.alias).filter(pk=key).update(**values)
+        self._message_changes.clear()
         insert(JournalEntry, self._entries)
         insert(Waiter, self._waiters)
         insert(Delivery, self._deliveries)

@@ -6,10 +6,14 @@ from django_workflow.models.dead_letter import DeadLetter
 from django_workflow.models.delivery import Delivery
 from django_workflow.models.flow_key import FlowKey
 from django_workflow.models.journal_entry import JournalEntry
+from django_workflow.models.message_log import MessageLog
+from django_workflow.models.outbox import Outbox
+from django_workflow.models.queue import Queue
 from django_workflow.models.run import Run
 from django_workflow.models.schedule import Schedule
 from django_workflow.models.signing_key import SigningKey
 from django_workflow.models.step import Step
+from django_workflow.models.url_group import UrlGroup
 from django_workflow.models.waiter import Waiter
 from django_workflow.models.worker import Worker
 
@@ -20,10 +24,14 @@ __all__ = [
     "Delivery",
     "FlowKey",
     "JournalEntry",
+    "MessageLog",
+    "Outbox",
+    "Queue",
     "Run",
     "Schedule",
     "SigningKey",
     "Step",
+    "UrlGroup",
     "Waiter",
     "Worker",
 ]

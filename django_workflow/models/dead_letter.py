@@ -1,4 +1,4 @@
-"""A dead letter: a run whose delivery was given up, with the true reason."""
+"""A dead letter: a run or a message whose delivery was given up, with the true reason."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from django_workflow.models.fields import key_field
+from django_workflow.models.message_log import MessageLog
 from django_workflow.models.run import Run
 
 
@@ -21,6 +22,14 @@ class DeadLetter(models.Model):
     id = key_field()
     run = models.OneToOneField(
         Run, verbose_name=_("run"), null=True, blank=True, on_delete=models.CASCADE, related_name="dead_letter"
+    )
+    message = models.OneToOneField(
+        MessageLog,
+        verbose_name=_("message"),
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="dead_letter",
     )
     message_key = models.UUIDField()
     step_name = models.CharField(_("step"), max_length=255, blank=True)
@@ -41,6 +50,7 @@ class DeadLetter(models.Model):
         verbose_name = _("dead letter")
         verbose_name_plural = _("dead letters")
         ordering = ("-created_at",)
+        indexes = (models.Index(fields=("-created_at",), name="workflow_dead_letter_created"),)
 
     def __str__(self) -> str:
         return f"{self.destination}: {self.error[:80]}"

@@ -29,7 +29,8 @@ class Delivery(models.Model):
     """One call to make. A row follows its run: when a step's result is journalled, the same row carries the next call.
 
     `fence` changes with each lease and each advance; who holds another fence may not write. A `solo` delivery is its
-    run's only live one.
+    run's only live one. `queue_key` is the message whose place in the queue a delivery has: its own, or for a
+    callback that of the message it tells of.
     """
 
     class Kind(models.TextChoices):
@@ -55,6 +56,8 @@ class Delivery(models.Model):
     attempt = models.PositiveIntegerField(_("retries so far"), default=0)
     max_retries = models.PositiveIntegerField(default=3)
     flow_key = ExactCharField(max_length=255, blank=True, default="")
+    queue = ExactCharField(max_length=255, blank=True, default="")
+    queue_key = models.UUIDField(null=True, blank=True, editable=False)
     due_at = models.DateTimeField(_("due"))
     created_at = models.DateTimeField(_("created"))
     worker = models.ForeignKey(
@@ -71,6 +74,7 @@ class Delivery(models.Model):
         indexes = (
             models.Index(fields=("worker", "due_at"), name="workflow_delivery_due"),
             models.Index(fields=("flow_key", "worker", "due_at"), name="workflow_delivery_flow"),
+            models.Index(fields=("queue", "queue_key"), name="workflow_delivery_queue"),
         )
 
     def __str__(self) -> str:

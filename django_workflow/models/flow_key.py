@@ -11,7 +11,10 @@ from django_workflow.models.fields import ExactCharField, key_field
 
 
 class FlowKey(models.Model):
-    """Limits of a key (None: no limit) and its rate window. What is in flight is counted from the leases."""
+    """Limits of a key (None: no limit) and its rate window. What is in flight is counted from the leases.
+
+    Pinned limits are not changed by messages.
+    """
 
     id = key_field()
     key = ExactCharField(_("key"), max_length=255, unique=True)
@@ -20,6 +23,8 @@ class FlowKey(models.Model):
     period_seconds = models.PositiveIntegerField(_("period in seconds"), default=1)
     window_started_at = models.DateTimeField(null=True, blank=True)
     window_count = models.PositiveIntegerField(default=0)
+    pinned_parallelism = models.BooleanField(default=False)
+    pinned_rate = models.BooleanField(default=False)
     paused = models.BooleanField(_("paused"), default=False)
 
     objects: ClassVar[models.Manager[FlowKey]] = models.Manager()

@@ -120,6 +120,7 @@ class Run(models.Model):
     finished_at = models.DateTimeField(_("ended"), null=True, blank=True)
     due_at = models.DateTimeField(_("due"), null=True, blank=True)
     deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True)
+    caller_ip = models.CharField(max_length=45, blank=True, default="")
     code_version = models.CharField(max_length=64, blank=True)
     content_type = models.ForeignKey(
         "contenttypes.ContentType", null=True, blank=True, on_delete=models.SET_NULL, related_name="+"

@@ -1,4 +1,4 @@
-"""A schedule: when to start which workflow."""
+"""A schedule: when to start which workflow, or when to publish which message."""
 
 from __future__ import annotations
 
@@ -17,18 +17,26 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
 
 
 class Schedule(models.Model):
+    """A schedule declared in code names its workflow; one made by the API has a destination and the message's
+    settings (`config`, JSON)."""
+
     id = key_field()
     schedule_id = ExactCharField(_("schedule"), max_length=255, unique=True)
-    workflow = ExactCharField(_("workflow"), max_length=200)
+    workflow = ExactCharField(_("workflow"), max_length=200, blank=True)
+    destination = models.TextField(_("destination"), blank=True, default="")
+    config = models.TextField(editable=False, blank=True, default="")
     cron = models.CharField(_("cron expression"), max_length=100)
     timezone = models.CharField(_("time zone"), max_length=64, default="UTC")
     payload = models.TextField(_("payload"), blank=True)
+    payload_is_base64 = models.BooleanField(default=False)
     in_code = models.BooleanField(_("declared in code"), default=True)
     paused = models.BooleanField(_("paused"), default=False)
     created_at = models.DateTimeField(_("created"))
     next_at = models.DateTimeField(_("next run"), null=True, blank=True)
     last_at = models.DateTimeField(_("last run"), null=True, blank=True)
     last_run_id = ExactCharField(max_length=255, blank=True)
+    caller_ip = models.CharField(max_length=45, blank=True, default="")
+    error = models.TextField(_("error"), blank=True, default="")
 
     objects: ClassVar[models.Manager[Schedule]] = models.Manager.from_queryset(ScheduleQuerySet)()
 

@@ -64,7 +64,7 @@ class TestTrigger:
         assert not engine.send(Publish(message=message("wfr_ABC", init=True))).deduplicated
 
     def test_a_batch_is_taken_together_or_not_at_all(self, engine: EngineTransport) -> None:
-        bad = Message(destination="https://example.com/")
+        bad = Message(destination="no-such-group")
         with pytest.raises(EngineError):
             engine.send(Batch(messages=(message("wfr_a", init=True), bad)))
         assert not Run.objects.exists()

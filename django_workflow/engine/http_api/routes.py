@@ -1,0 +1,83 @@
+"""The HTTP API as one function: an ApiRequest in, an ApiResponse out, whatever was asked.
+
+Each module of resources lists its routes; the first that fits in their order is taken. Paths are matched undecoded, as
+a destination stands raw in them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import unquote
+
+from django_workflow.engine.http_api.request import ApiRequest, ApiResponse, Route, answer
+from django_workflow.errors import RequestUnknown, WorkflowError
+from django_workflow.protocol.wire import encode_error
+
+
+@cache
+def routes() -> tuple[Route, ...]:
+    """Every route, in the order in which they are tried."""
+    return ()
+
+
+def handle(request: ApiRequest) -> ApiResponse:
+    """Answer a call. Raises nothing for what a caller did; the database's errors pass."""
+    try:
+        route, pieces = find(request.method, request.target)
+        result = route.handler(request, **pieces)
+    except WorkflowError as error:
+        status, body = encode_error(error)
+        return ApiResponse(status, body)
+    return result if isinstance(result, ApiResponse) else answer(result)
+
+
+def find(method: str, target: str) -> tuple[Route, dict[str, str]]:
+    """The route of a call and the pieces of its path. Raises RequestUnknown."""
+    path = target.partition("?")[0]
+    for pattern in _patterns():
+        match = pattern.regex.fullmatch(path)
+        if match is None or method.upper() not in pattern.methods:
+            continue
+        pieces = {name: unquote(value) for name, value in match.groupdict().items()}
+        if pattern.rest:
+            pieces[pattern.rest] = target[match.start(pattern.rest) :]
+        return pattern.route, pieces
+    raise RequestUnknown(f"The engine has no {method[:20]} {path[:200]}.")
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    route: Route
+    methods: frozenset[str]
+    regex: re.Pattern[str]
+    rest: str | None
+
+
+@cache
+def _patterns() -> tuple[_Pattern, ...]:
+    return tuple(map(_pattern, routes()))
+
+
+def _pattern(route: Route) -> _Pattern:
+    rest: str | None = None
+    pieces = []
+    for piece in route.path.split("/"):
+        if piece.endswith("...}"):
+            rest = piece[1:-4]
+            pieces.append(f"(?P<{rest}>.+)")
+        elif piece.startswith("{"):
+            pieces.append(f"(?P<{piece[1:-1]}>[^/]+)")
+        else:
+            pieces.append(re.escape(piece))
+    return _Pattern(route, _methods(route), re.compile("/".join(pieces), re.DOTALL), rest)
+
+
+ANY_METHOD = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+
+def _methods(route: Route) -> frozenset[Any]:
+    """`"GET"`, several with a blank between, or `"*"`."""
+    return ANY_METHOD if route.methods == "*" else frozenset(route.methods.split())

@@ -1,0 +1,24 @@
+"""What the engine refuses as too much, with status 412: SDKs then fail the run instead of trying again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django_workflow.errors import QuotaExceeded
+from django_workflow.protocol.publish import Message
+
+MOST_RETRIES = 10_000
+LONGEST_DELAY_SECONDS = 366 * 86_400
+MOST_PARALLELISM = 10_000
+"""Of a queue."""
+
+
+def check(messages: Iterable[Message]) -> None:
+    """Raise QuotaExceeded for a message that asks for more than the engine gives."""
+    for message in messages:
+        if message.retries is not None and message.retries > MOST_RETRIES:
+            raise QuotaExceeded(f"{message.retries} retries were asked for; at most {MOST_RETRIES} are made.")
+        if message.delay is not None and message.delay > LONGEST_DELAY_SECONDS:
+            raise QuotaExceeded(
+                f"A delay of {message.delay:.0f} s was asked for; the longest is {LONGEST_DELAY_SECONDS} s (366 days)."
+            )

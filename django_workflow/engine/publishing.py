@@ -1,0 +1,109 @@
+"""Messages of every kind, taken in together: those of runs, those that start runs, and those outside workflows.
+
+Called by `transport` (from this process) and by the HTTP door, inside a unit of work; all are taken, or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+
+from django_workflow.engine import intake, limits, messages
+from django_workflow.engine.leases import warn_without_worker
+from django_workflow.engine.records import milliseconds
+from django_workflow.engine.unit_of_work import UnitOfWork
+from django_workflow.errors import EngineError
+from django_workflow.models import Run
+from django_workflow.protocol.identifiers import message_id_of, uuid7
+from django_workflow.protocol.invoke import decode_invoke
+from django_workflow.protocol.publish import Message
+from django_workflow.protocol.requests import Published
+
+Answers = Published | tuple[Published, ...]
+"""A message for a URL group is answered with one item per endpoint."""
+
+
+def accept_all(
+    unit: UnitOfWork, accepted: Sequence[Message], *, caller_ip: str = "", new_results_only: bool = False
+) -> tuple[Answers, ...]:
+    """Take messages in; the answers stand in their order.
+
+    `new_results_only`: a result that is there already is refused instead of dropped. Raises RunEnded, QuotaExceeded or
+    another EngineError, after which the caller's transaction must be rolled back.
+    """
+    limits.check(accepted)
+    keys = _run_keys(unit.alias, accepted)
+    unit.lock(keys.values())
+    return tuple(_accept(unit, message, keys, caller_ip, new_results_only) for message in accepted)
+
+
+def _accept(
+    unit: UnitOfWork, message: Message, keys: dict[str, UUID], caller_ip: str, new_results_only: bool
+) -> Answers:
+    fields = message.workflow
+    if fields is None:
+        return messages.publish(unit, message, caller_ip=caller_ip)
+    if fields.init and not fields.invoke:
+        return _start(unit, message, caller_ip)
+    if fields.invoke:
+        body = decode_invoke(message.body)
+        run_key = keys.get(body.workflow_run_id)
+    else:
+        run_key = keys.get(fields.run_id)
+    if run_key is None:
+        raise intake.run_ended(fields.run_id)
+    key = uuid7()
+    taken = intake.append_message(unit, unit.state(run_key), message, key)
+    if not taken and new_results_only:
+        raise EngineError(
+            f"The step of run {fields.run_id} has a result already; what an atomic step wrote again is rolled back.",
+            status=409,
+        )
+    return Published(message_id=message_id_of(key))
+
+
+def _start(unit: UnitOfWork, message: Message, caller_ip: str) -> Published:
+    fields = message.workflow
+    assert fields is not None
+    known = intake.known_run(unit, fields.run_id)
+    if known is None:
+        try:
+            with transaction.atomic(using=unit.alias):
+                run = intake.start_run(unit, message, caller_ip=caller_ip)
+                unit.flush()
+        except IntegrityError:  # started by another process between the look and the insert
+            unit.discard()
+            known = intake.known_run(unit, fields.run_id)
+            if known is None:
+                raise
+        else:
+            warn_without_worker(unit.alias, unit.now)
+            return _started(run, deduplicated=False)
+    return _started(known, deduplicated=True)
+
+
+def _started(run: Run, *, deduplicated: bool) -> Published:
+    return Published(
+        message_id=message_id_of(run.pk),
+        deduplicated=deduplicated,
+        workflow_run_id=run.run_id,
+        workflow_created_at=milliseconds(run.created_at),
+    )
+
+
+def _run_keys(alias: str, accepted: Iterable[Message]) -> dict[str, UUID]:
+    """Keys of the runs that the messages belong to, in one query; none for messages that start runs."""
+    names = set()
+    for message in accepted:
+        fields = message.workflow
+        if fields is None:
+            continue
+        if fields.invoke:
+            names.add(decode_invoke(message.body).workflow_run_id)
+        elif not fields.init:
+            names.add(fields.run_id)
+    if not names:
+        return {}
+    return dict(Run.objects.using(alias).filter(run_id__in=names).values_list("run_id", "pk"))
