@@ -67,20 +67,41 @@ def answer(value: object, status: int = 200) -> ApiResponse:
     return ApiResponse(status, msgspec.json.encode(value))
 
 
+MESSAGE_HEADERS = (
+    h.METHOD,
+    h.DELAY,
+    h.NOT_BEFORE,
+    h.RETRIES,
+    h.RETRY_DELAY,
+    h.TIMEOUT,
+    h.CALLBACK,
+    h.FAILURE_CALLBACK,
+    h.DEDUPLICATION_ID,
+    h.CONTENT_BASED_DEDUPLICATION,
+    h.FLOW_CONTROL_KEY,
+    h.FLOW_CONTROL_VALUE,
+    h.LABEL,
+    h.REDACT_FIELDS,
+    h.HEADER_FORWARD,
+)
+"""Headers that configure a message, besides `Upstash-Forward-*` and those of its callbacks."""
+
 Handler = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Route:
     """`path` is a template: `{name}` stands for one piece (given decoded), `{name...}` for the undecoded rest with its
-    query. What follows `handler` describes the call for the OpenAPI document: `query` names the parameters, `body` and
-    `answer` are types (None: any bytes, and no content that clients read)."""
+    query. What follows `handler` describes the call for the OpenAPI document: `query` and `headers` name what it
+    reads of them (MESSAGE_HEADERS where a message is published), `body` and `answer` are types (None: any bytes, and no
+    content that clients read)."""
 
     methods: str
     path: str
     handler: Handler
     summary: str
     query: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
     body: Any = None
     answer: Any = None
     public: bool = False
