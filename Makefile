@@ -20,6 +20,7 @@ help:
 	@echo "make demo-reset    the same from scratch"
 	@echo "make test          all tests: SQLite, PostgreSQL, MariaDB, Redis, browser (PYTEST_ARGS='-k lease')"
 	@echo "make verify        format, lint, types, migrations, docs and all tests; no test may be skipped for a service"
+	@echo "make interop       the tests with the official clients alone"
 	@echo "make matrix        the unit tests on every pair of Python and Django that this machine has"
 	@echo "make bench         what a step costs, in one table (BENCH_ARGS)"
 	@echo "make test-faults   the long tests: killed workers, lost databases"
@@ -36,6 +37,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,docs,redis,postgres,mysql]"
 	@touch $@
+
+.PHONY: clients
+clients: $(INSTALLED)
+	@$(SERVICES) install-clients
 
 .PHONY: install-newest
 install-newest:
@@ -102,6 +107,10 @@ docs: $(INSTALLED)
 .PHONY: test
 test: $(INSTALLED)
 	@$(SERVICES) suite -- $(PYTEST_ARGS)
+
+.PHONY: interop
+interop: clients
+	$(BIN)/python -m pytest -q tests/interop $(PYTEST_ARGS)
 
 .PHONY: test-faults
 test-faults: $(INSTALLED)

@@ -1,4 +1,5 @@
-"""What the tests need around them: databases, Redis, a browser, Node.js, and several pairs of Python and Django.
+"""What the tests need around them: databases, Redis, a browser, Node.js, the official clients in other languages,
+and several pairs of Python and Django.
 
 `python -m tests.services` is what the Makefile calls. It needs the standard library alone for installing, and the
 project's environment for the rest:
@@ -6,6 +7,7 @@ project's environment for the rest:
     install [NAME ...]          apt-get install what is missing (as root on Debian; says so elsewhere)
     run [--only NAMES] -- CMD   run a command with the services up and the variables below set
     suite [-- PYTEST ARGS]      every pass of `make test`, and a list of what could not run
+    install-clients             the official clients that tests/interop runs, into .interop/ (npm and pip download them)
     newest | matrix             the unit tests on the newest pair | on every pair that this machine has
 
 A service that listens in its usual place and lets us in is used as it is; otherwise a throw-away one is started in a

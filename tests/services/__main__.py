@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import NoReturn
 
-from tests.services import packages, pairs
+from tests.services import clients, packages, pairs
 from tests.services.servers import SERVERS, provide
 from tests.services.suite import PASSES, SLOW_PASSES, run_suite
 
@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
     run.add_argument("--durable", action="store_true", help="databases whose commits survive a power cut")
     suite = commands.add_parser("suite", help="every pass of the tests")
     suite.add_argument("--slow", action="store_true", help="the long tests instead, on durable databases")
+    commands.add_parser("install-clients", help="the official clients that tests/interop runs")
     commands.add_parser("newest", help="the unit tests on the newest pair")
     commands.add_parser("install-newest", help="make the environment of the newest pair")
     commands.add_parser("matrix", help="the unit tests on every pair that this machine has")
@@ -35,6 +36,8 @@ def main(argv: list[str]) -> int:
             return _fail_with({"packages": packages.apt_install(options.names)})
         case "install":
             return _fail_with(packages.install(options.names or packages.PROGRAMS))
+        case "install-clients":
+            return _fail_with({"clients": clients.install()})
         case "run":
             return _run(options.only.split(","), options.durable, rest)
         case "suite" if options.slow:

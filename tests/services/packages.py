@@ -17,6 +17,7 @@ PROGRAMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "redis": (("redis-server",), ("redis-server",)),
     "chromium": (("chromium", "chromium-browser", "google-chrome"), ("chromium", "fonts-dejavu-core")),
     "node": (("node",), ("nodejs",)),
+    "npm": (("npm",), ("npm",)),
 }
 
 POLICY = Path("/usr/sbin/policy-rc.d")

@@ -26,7 +26,7 @@ NOT_PAIRED = {("3.11", "6.0"), ("3.11", "6.1")}
 NEWEST = ("3.13", "6.1")
 
 # No service is needed for these, which makes a pair a matter of a minute.
-MARKS = "not slow and not browser and not redis and not node"
+MARKS = "not slow and not browser and not redis and not node and not interop"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services import packages
+from tests.services import clients, packages
 from tests.services.servers import SERVERS, Services, provide
 
 NO_TESTS = 5  # pytest's exit code when nothing was collected
@@ -24,6 +24,7 @@ MISSING_TESTS = {
     "redis": "the tests that need Redis",
     "chromium": "the browser tests",
     "node": "the tests of JavaScript",
+    "clients": "the tests of other languages (each of them failed)",
 }
 
 
@@ -59,6 +60,8 @@ def run_suite(passes: tuple[Pass, ...], arguments: list[str], *, durable: bool =
     With WORKFLOW_REQUIRE_ALL=1 a missing service is a failure.
     """
     missing = packages.install(["chromium", "node"])
+    if reason := clients.install():
+        missing["clients"] = reason
     with provide(list(SERVERS), durable=durable) as services:
         missing.update(services.missing)
         for name, url in services.urls.items():
