@@ -11,7 +11,16 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from django_workflow.protocol.publish import Message
+from django_workflow.protocol.publish import FlowControl, Message
+from django_workflow.protocol.resources import (
+    Deleted,
+    RunDeadLetter,
+    RunDeadLetters,
+    RunEvents,
+    RunLogs,
+    StartedRun,
+    StartedRuns,
+)
 from django_workflow.protocol.steps import JournalMessage, Step
 
 R = TypeVar("R")
@@ -131,3 +140,111 @@ class CancelRuns(EngineRequest[int], frozen=True, kw_only=True):
     to_date: int | None = None
     caller_ip: str | None = None
     flow_control_key: str | None = None
+
+
+class RunsChosen(EngineRequest[R], Generic[R], frozen=True, kw_only=True):
+    """Base of requests about the runs that fit: every filter that is given must hold, its values are alternatives.
+
+    URLs are whole ones. Instants are Unix milliseconds; `created_at` is that of the run, `from_date` and `to_date`
+    (both inclusive) bound the run's creation in logs, and its failure among the dead letters. `cursor` is what the
+    page before gave.
+    """
+
+    run_ids: tuple[str, ...] = ()
+    workflow_urls: tuple[str, ...] = ()
+    created_at: int | None = None
+    labels: tuple[str, ...] = ()
+    caller_ips: tuple[str, ...] = ()
+    flow_control_keys: tuple[str, ...] = ()
+    from_date: int | None = None
+    to_date: int | None = None
+    count: int | None = None
+    cursor: str | None = None
+
+
+class LogsChosen(RunsChosen[R], Generic[R], frozen=True, kw_only=True):
+    """Base of requests for logs. `runs` are pairs of a run id and its creation; given, they are the only filter.
+
+    `states` are those of runs or of steps. `trim_body` cuts bodies to so many bytes; -1 leaves them out.
+    """
+
+    states: tuple[str, ...] = ()
+    message_ids: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    runs: tuple[tuple[str, int], ...] = ()
+    trim_body: int | None = None
+
+
+class FetchRunLogs(LogsChosen[RunLogs], frozen=True, kw_only=True):
+    """`GET /v2/workflows/events?groupBy=workflowRunId`: runs with their steps, the newest first; at most 10."""
+
+
+class FetchRunEvents(LogsChosen[RunEvents], frozen=True, kw_only=True):
+    """`GET /v2/workflows/events`: what happened, one entry each, the newest first; at most 1000."""
+
+
+class DeadLettersChosen(RunsChosen[R], Generic[R], frozen=True, kw_only=True):
+    """Base of requests about failed runs. `failure_states` are those of the failure callback."""
+
+    failure_states: tuple[str, ...] = ()
+    response_status: int | None = None
+
+
+class FetchDeadLetters(DeadLettersChosen[RunDeadLetters], frozen=True, kw_only=True):
+    """`GET /v2/dlq?source=workflow`: failed runs, the newest first; at most 100."""
+
+
+class FetchDeadLetter(EngineRequest[RunDeadLetter], frozen=True, kw_only=True):
+    """`GET /v2/workflows/dlq/<id>`; EngineError with status 404 when there is none."""
+
+    dlq_id: str
+
+
+class DeleteDeadLetters(DeadLettersChosen[Deleted], frozen=True, kw_only=True):
+    """`DELETE /v2/workflows/dlq`: forget dead letters, chosen by id (then no filter counts) or by filters; else all."""
+
+    dlq_ids: tuple[str, ...] = ()
+
+
+class RunOverrides(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run that is started again has otherwise than before; None and empty: as before. Lengths in seconds."""
+
+    retries: int | None = None
+    delay: float | None = None
+    retry_delay: str | None = None
+    flow_control: FlowControl | None = None
+    labels: tuple[str, ...] = ()
+    failure_url: str | None = None
+
+
+NO_OVERRIDES = RunOverrides()
+
+
+class ResumeRuns(DeadLettersChosen[StartedRuns], frozen=True, kw_only=True):
+    """`POST /v2/workflows/dlq/resume`: go on with failed runs where they failed, each as a new run; at most 50.
+
+    Chosen as in DeleteDeadLetters. EngineError with status 404 when one of the ids is unknown: then none is resumed.
+    """
+
+    dlq_ids: tuple[str, ...] = ()
+    overrides: RunOverrides = NO_OVERRIDES
+
+
+class RestartRuns(DeadLettersChosen[StartedRuns], frozen=True, kw_only=True):
+    """`POST /v2/workflows/dlq/restart`: failed runs from their beginning, each as a new run; else as ResumeRuns."""
+
+    dlq_ids: tuple[str, ...] = ()
+    overrides: RunOverrides = NO_OVERRIDES
+
+
+class RerunFailureCallback(EngineRequest[StartedRun], frozen=True, kw_only=True):
+    """`POST /v2/workflows/dlq/callback/<id>`: make the failure callback again, which must have failed (else 400)."""
+
+    dlq_id: str
+
+
+class CancelFailureCallback(EngineRequest[None], frozen=True, kw_only=True):
+    """`DELETE /v2/workflows/dlq/callback/<id>`: stop a failure callback that is in progress (else 400)."""
+
+    dlq_id: str

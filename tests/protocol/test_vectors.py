@@ -45,10 +45,6 @@ from tests.vectors import CURRENT_SIGNING_KEY, ENGINE, NEXT_SIGNING_KEY, Exchang
 
 WITHOUT_A_STRUCT = (
     ("POST", "/v2/schedules/", "schedules are the engine's own resource"),
-    ("GET", "/v2/dlq?", "dead letters are the engine's own resource"),
-    ("POST", "/v2/workflows/dlq/", "… and so are what becomes of them"),
-    ("DELETE", "/v2/workflows/dlq?", "… and their end"),
-    ("GET", "/v2/workflows/events?", "logs are the engine's own resource"),
 )
 
 KEYS = [CURRENT_SIGNING_KEY, NEXT_SIGNING_KEY]
