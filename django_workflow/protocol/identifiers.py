@@ -79,6 +79,8 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
 
 # In ASCII order, so that the text of two ids sorts like the ids themselves.
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_VALUES = {digit: value for value, digit in enumerate(_DIGITS)}
+_MESSAGE_ID_RE = re.compile(r"msg_[0-9A-Za-z]{22}")
 _PAIRS = tuple(high + low for high in _DIGITS for low in _DIGITS)
 _HALF = 62**10
 
@@ -105,6 +107,16 @@ def _base62(number: int) -> str:
 def message_id_of(key: UUID) -> str:
     """The message id that belongs to a row's key: `msg_` and 22 base62 digits, sorting like the keys."""
     return "msg_" + _base62(key.int)
+
+
+def message_key_of(message_id: str) -> UUID | None:
+    """The key of a row by its message id; None for what is no message id of this engine."""
+    if not _MESSAGE_ID_RE.fullmatch(message_id):
+        return None
+    number = 0
+    for digit in message_id[4:]:
+        number = number * 62 + _VALUES[digit]
+    return UUID(int=number) if number < 1 << 128 else None
 
 
 def new_message_id() -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from django_workflow.protocol import identifiers
 from django_workflow.protocol.identifiers import (
     message_id_of,
+    message_key_of,
     new_dead_letter_id,
     new_event_id,
     new_message_id,
@@ -78,6 +79,14 @@ def test_message_ids_sort_like_their_keys() -> None:
 def test_message_ids_are_as_distinct_and_ordered_as_any_keys(one: UUID, other: UUID) -> None:
     assert (message_id_of(one) < message_id_of(other)) == (one < other)
     assert (message_id_of(one) == message_id_of(other)) == (one == other)
+    assert message_key_of(message_id_of(one)) == one
+
+
+@pytest.mark.parametrize(
+    "text", ["", "msg_", "msg_" + "0" * 21, "msg_" + "z" * 22, "run_" + "0" * 22, "msg_" + "-" * 22]
+)
+def test_what_is_no_message_id_has_no_key(text: str) -> None:
+    assert message_key_of(text) is None
 
 
 @pytest.mark.parametrize(
