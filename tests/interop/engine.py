@@ -1,0 +1,92 @@
+"""The Django server of these tests: its address, its block of variables, and its runs as the REST API shows them."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.interop.processes import Child
+
+FINAL = ("success", "failed", "canceled")
+RUN_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """A run and its steps, in the JSON of the REST API."""
+
+    run: dict[str, Any]
+    steps: list[dict[str, Any]]
+
+    @property
+    def status(self) -> str:
+        return str(self.run["status"])
+
+    @property
+    def result(self) -> Any:
+        return self.run["result"]
+
+    @property
+    def names(self) -> list[str]:
+        return [step["name"] for step in self.steps]
+
+    @property
+    def results(self) -> dict[str, Any]:
+        return {step["name"]: step["result"] for step in self.steps}
+
+    def told(self, *fields: str) -> list[tuple[Any, ...]]:
+        """Those fields of every step."""
+        return [tuple(step[field] for field in fields) for step in self.steps]
+
+
+class Engine(Child):
+    """The server process. `environment` is what an endpoint or a client needs to use it."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        super().__init__(command, log=log)
+        self.origin = self.ready["origin"]
+        self.environment = variables(self.ready["environment"])
+        self.http = httpx.Client(
+            base_url=f"{self.origin}/workflows", auth=tuple(self.ready["login"]), timeout=30, trust_env=False
+        )
+
+    def __exit__(self, *error: Any) -> None:
+        self.http.close()
+        super().__exit__(*error)
+
+    def rows(self, run_id: str) -> RunRows | None:
+        """The run's rows; None while there is no such run."""
+        answer = self.http.get(f"api/runs/{run_id}/")
+        if answer.status_code == 404:
+            return None
+        run = answer.raise_for_status().json()
+        steps = self.http.get(f"api/runs/{run_id}/steps/").raise_for_status().json()["results"]
+        return RunRows(run, steps)
+
+    def wait(self, run_id: str, *statuses: str) -> RunRows:
+        """The rows once the run has one of the statuses (by default: is over). Fails the test when it takes too long.
+
+        For a single status that is final, another end is told at once.
+        """
+        wanted = statuses or FINAL
+        limit = time.monotonic() + RUN_SECONDS
+        while (rows := self.rows(run_id)) is None or rows.status not in wanted:
+            if rows is not None and rows.status in FINAL:
+                raise AssertionError(f"The run ended as {rows.status}, not {wanted}: {rows.run['error']}")
+            if time.monotonic() > limit:
+                raise AssertionError(f"Not {wanted} within {RUN_SECONDS} s: {rows}\n{self.last_words()}")
+            time.sleep(0.02)
+        return rows
+
+
+def variables(block: str) -> dict[str, str]:
+    """`NAME=value` lines as they would be pasted into an environment file."""
+    pairs = (line.removeprefix("export ").partition("=") for line in block.splitlines() if "=" in line)
+    found = {name.strip(): value.strip().strip("\"'") for name, _, value in pairs if not name.lstrip().startswith("#")}
+    # No proxy of this machine stands between processes of this machine.
+    return {**found, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": os.environ.get("no_proxy", "") + ",127.0.0.1"}
