@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote, urlsplit
 
 from django_workflow.client.urls import INTERNAL_ORIGIN, workflow_path
 from django_workflow.conf import get_settings
-from django_workflow.errors import Misconfigured
+from django_workflow.errors import MessageInvalid, Misconfigured
 
 
 def is_internal(url: str) -> bool:
@@ -25,6 +26,26 @@ def is_own(url: str) -> bool:
         return True
     base_url = get_settings().base_url
     return bool(base_url) and url.startswith(f"{base_url}{serve_prefix()}")
+
+
+def check_destination(url: str) -> None:
+    """Raise MessageInvalid for a URL that nothing can be delivered to."""
+    reason = ""
+    try:
+        parts = urlsplit(url)
+        if not parts.hostname or (parts.port is not None and not parts.port):
+            reason = "It names no host."
+    except ValueError as error:
+        reason = f"{error}."
+    if not reason and (_UNSENDABLE_RE.search(url) or url != url.encode("utf-8", "replace").decode()):
+        reason = "It holds blanks or characters that cannot be sent; write them percent-encoded."
+    if not reason and is_internal(url) and not is_served(url):
+        reason = "It is no workflow, and nothing else is served inside the worker."
+    if reason:
+        raise MessageInvalid(f"{url[:500]!r} is no destination. {reason}", name="destination", value=url)
+
+
+_UNSENDABLE_RE = re.compile(r"[\x00-\x20\x7f]")
 
 
 def serve_prefix() -> str:

@@ -13,21 +13,18 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import F, Min, Q, QuerySet
+from django.db.models import F, QuerySet
 
-from django_workflow.engine import messages
+from django_workflow.engine import flow_control, messages, queues
 from django_workflow.engine.dead_letters import fail_run, settle_failure_callback
 from django_workflow.engine.facts import Answer, Settlement
-from django_workflow.engine.flow_control import count_starts, free_slots, next_opening
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.processes import is_gone, this_process
-from django_workflow.engine.queues import open_places
 from django_workflow.engine.records import Lease, lease_of
 from django_workflow.engine.unit_of_work import UnitOfWork
-from django_workflow.models import Delivery, FlowKey, MessageLog, Queue, Worker
+from django_workflow.models import Delivery, Worker
 
 MAX_RESCUES = 5
-KEYS_PER_CLAIM = 64
 UNSEEN = timedelta(minutes=2)
 
 logger = logging.getLogger("django_workflow.engine")
@@ -51,19 +48,19 @@ def claim(alias: str, worker_key: UUID, now: datetime, limit: int) -> Claim:
     if not keys:
         return Claim([], _next_due(alias, now))
     with engine_atomic(alias):
-        rows: list[Delivery] = []
-        opening = None
+        taken, opening = flow_control.Taken(), None
         if any(key or queue for key, queue in keys):  # first, and half of the hand: neither kind starves the other
-            rows, opening = _claim_limited(alias, now, (limit + 1) // 2)
-        rows += _lock_due(alias, due.filter(flow_key="", queue=""), limit - len(rows))
-        if rows:
-            held = Delivery.objects.using(alias).filter(pk__in=[row.pk for row in rows])
-            held.update(worker_id=worker_key, fence=F("fence") + 1)
-            _show_active(alias, rows, now)
+            taken, opening = _claim_limited(alias, worker_key, now, (limit + 1) // 2)
+        free = _lock_due(alias, due.filter(flow_key="", queue=""), limit - len(taken.rows))
+        _lease(alias, worker_key, free)
+        rows = messages.show_active(alias, taken.rows + free, now)
     leases = []
     for row in rows:
         row.fence += 1
-        leases.append(lease_of(row, worker_key))
+        lease = lease_of(row, worker_key)
+        lease.claimed_at = now
+        lease.window, lease.start_by = taken.counted.get(row.pk, (None, None))
+        leases.append(lease)
     leases.sort(key=lambda lease: lease.message_key)
     return Claim(leases, opening if leases else _earlier(opening, _next_due(alias, now)))
 
@@ -76,38 +73,39 @@ def _lock_due(alias: str, due: object, limit: int) -> list[Delivery]:
     return list(rows[:limit])
 
 
-def _claim_limited(alias: str, now: datetime, limit: int) -> tuple[list[Delivery], datetime | None]:
-    """Due deliveries of queues and flow-control keys, as both allow, and when a key's rate opens again."""
-    due = Delivery.objects.using(alias).due(now).unleased()
-    places = _open_places(alias, due)
-    allowed = due.filter(Q(queue="") | Q(queue_key__in=places))
+def _lease(alias: str, worker_key: UUID, rows: list[Delivery]) -> None:
+    """Give locked rows to the worker; those of queues have their place from now on."""
+    for queued in (True, False):
+        keys = [row.pk for row in rows if (row.queue != "") == queued]
+        if keys:
+            columns = {"begun": True} if queued else {}
+            held = Delivery.objects.using(alias).filter(pk__in=keys)
+            held.update(worker_id=worker_key, fence=F("fence") + 1, **columns)
+
+
+def _claim_limited(
+    alias: str, worker_key: UUID, now: datetime, limit: int
+) -> tuple[flow_control.Taken, datetime | None]:
+    """Lease due deliveries of queues and flow-control keys, as both allow; and when a key's rate opens again."""
+    taken = flow_control.Taken()
+    while True:
+        openings = queues.openings(alias, now)
+        allowed = Delivery.objects.using(alias).due(now).unleased().filter(openings.deliveries)
+        some = _lock_limited(alias, allowed, now, limit - len(taken.rows))
+        _lease(alias, worker_key, some.rows)
+        taken.rows.extend(some.rows)
+        taken.counted.update(some.counted)
+        # A queue shows the first message that waits; the one behind it shows once that one has begun.
+        if not openings.more or len(taken.rows) >= limit or not any(row.queue for row in some.rows):
+            return taken, flow_control.next_opening(alias, allowed.exclude(flow_key=""), now)
+
+
+def _lock_limited(alias: str, allowed: QuerySet[Delivery], now: datetime, limit: int) -> flow_control.Taken:
+    """Deliveries of queues and of keys, half of the hand for each if both are due."""
     rows = _lock_due(alias, allowed.filter(flow_key="").exclude(queue=""), limit)
-    keyed = allowed.exclude(flow_key="")
-    names = keyed.values("flow_key").annotate(first=Min("due_at")).order_by("first").values_list("flow_key", flat=True)
-    openings: list[datetime] = []
-    keys = FlowKey.objects.using(alias).filter(key__in=list(names[:KEYS_PER_CLAIM])).order_by("pk")
-    for key in keys.select_for_update(skip_locked=_skips_locked(alias)):
-        started = _lock_due(alias, keyed.filter(flow_key=key.key), free_slots(alias, key, now, limit - len(rows)))
-        count_starts(alias, key, len(started))
-        key.window_count += len(started)
-        if (opening := next_opening(key)) is not None:
-            openings.append(opening)
-        rows += started
-    return rows, min(openings, default=None)
-
-
-def _open_places(alias: str, due: QuerySet[Delivery]) -> list[UUID]:
-    """The places that are open in the queues which have something due. Their rows are locked: one claimer each."""
-    names = due.exclude(queue="").values("queue").annotate(first=Min("due_at")).order_by("first")
-    queues = Queue.objects.using(alias).filter(name__in=list(names.values_list("queue", flat=True)[:KEYS_PER_CLAIM]))
-    rows = queues.order_by("pk").select_for_update(skip_locked=_skips_locked(alias))
-    return [place for queue in rows for place in open_places(alias, queue)]
-
-
-def _show_active(alias: str, rows: Iterable[Delivery], now: datetime) -> None:
-    keys = [row.message_key for row in rows if row.kind == Delivery.Kind.MESSAGE]
-    if keys:
-        MessageLog.objects.using(alias).filter(pk__in=keys).update(state=MessageLog.State.ACTIVE, active_at=now)
+    taken = flow_control.take(alias, allowed.exclude(flow_key=""), now, limit - min(len(rows), limit // 2))
+    taken.rows.extend(rows[: limit - len(taken.rows)])  # the others' locks end with the transaction
+    return taken
 
 
 def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
@@ -121,11 +119,13 @@ def _next_due(alias: str, now: datetime) -> datetime | None:
 
 def release(alias: str, worker_key: UUID, leases: Iterable[Lease]) -> int:
     """Give leases back that were not started. Returns how many were still held."""
-    keys = [lease.key for lease in leases]
-    if not keys:
+    unstarted = {lease.key: lease for lease in leases}
+    if not unstarted:
         return 0
     with engine_atomic(alias):
-        held = Delivery.objects.using(alias).filter(pk__in=keys, worker_id=worker_key)
+        held = Delivery.objects.using(alias).filter(pk__in=unstarted, worker_id=worker_key)
+        if any(lease.window is not None for lease in unstarted.values()):
+            flow_control.uncount(alias, [unstarted[key] for key in held.values_list("pk", flat=True)])
         return held.update(worker_id=None, fence=F("fence") + 1)
 
 

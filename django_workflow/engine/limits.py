@@ -12,6 +12,17 @@ LONGEST_DELAY_SECONDS = 366 * 86_400
 MOST_PARALLELISM = 10_000
 """Of a queue."""
 
+MOST_QUEUES = 10_000
+MOST_URL_GROUPS = 10_000
+MOST_ENDPOINTS = 1_000
+"""Of a URL group: a message to it is that many."""
+
+LARGEST_MESSAGE_BYTES = 10 * 1024 * 1024
+"""One message's body: a step of 5 MiB fits in, written as JSON inside JSON. MariaDB takes 16 MiB in one statement."""
+
+LARGEST_BATCH_BYTES = 100 * 1024 * 1024
+"""The body of a batch; what it holds is one transaction."""
+
 
 def check(messages: Iterable[Message]) -> None:
     """Raise QuotaExceeded for a message that asks for more than the engine gives."""

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from django_workflow.protocol.headers import CONTENT_TYPE, header_lists
 from django_workflow.protocol.identifiers import message_id_of
 from django_workflow.protocol.publish import CallbackConfig, FlowControl, Message
 from django_workflow.protocol.steps import Step
@@ -51,6 +52,17 @@ class StoredMessage(Message, frozen=True, kw_only=True, omit_defaults=True):
     caller_ip: str = ""
 
 
+def as_stored(message: Message, **sender: str) -> StoredMessage:
+    """A message with what is known of its sender."""
+    return StoredMessage(**{name: getattr(message, name) for name in message.__struct_fields__} | sender)
+
+
+def sent_headers(message: Message) -> dict[str, list[str]]:
+    """What a message's destination gets, as resources show it."""
+    content_type = {CONTENT_TYPE: message.content_type} if message.content_type else {}
+    return header_lists({**message.headers, **content_type})
+
+
 @dataclass(frozen=True, slots=True)
 class RunInfo:
     """What never changes about a run."""
@@ -71,7 +83,11 @@ class RunInfo:
 
 @dataclass(slots=True)
 class Lease:
-    """A delivery that a worker holds, in memory. `fence` proves the holding; `chain` counts steps since the claim."""
+    """A delivery that a worker holds, in memory. `fence` proves the holding; `chain` counts steps since the claim.
+
+    A claim sets `claimed_at`; `started_at` is when the call itself begins.
+    `window` is the window of its key's rate that counted its start, which has to come by `start_by`.
+    """
 
     key: UUID
     run_key: UUID | None
@@ -96,6 +112,9 @@ class Lease:
     queue: str = ""
     queue_key: UUID | None = None
     chain: int = 0
+    window: int | None = None
+    start_by: datetime | None = None
+    claimed_at: datetime | None = None
     started_at: datetime | None = None
     running: Step | None = None
     start_written: bool = False

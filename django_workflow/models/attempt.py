@@ -35,7 +35,12 @@ class Attempt(models.Model):
         verbose_name = _("failed attempt")
         verbose_name_plural = _("failed attempts")
         ordering = ("started_at",)
-        indexes = (models.Index(fields=("message_key",), name="workflow_attempt_message"),)
+        indexes = (
+            models.Index(fields=("message_key",), name="workflow_attempt_message"),
+            # By kind: the log of messages reads past none of the runs' attempts.
+            models.Index(fields=("kind", "started_at"), name="workflow_attempt_started"),
+            models.Index(fields=("kind", "finished_at"), name="workflow_attempt_finished"),
+        )
 
     def __str__(self) -> str:
         return f"{self.step_name or self.kind} attempt {self.number}: {self.status}"

@@ -29,8 +29,8 @@ class Delivery(models.Model):
     """One call to make. A row follows its run: when a step's result is journalled, the same row carries the next call.
 
     `fence` changes with each lease and each advance; who holds another fence may not write. A `solo` delivery is its
-    run's only live one. `queue_key` is the message whose place in the queue a delivery has: its own, or for a
-    callback that of the message it tells of.
+    run's only live one. A message's delivery has the message's key. `queue_key` is the message whose place in the
+    queue a delivery has: its own, or for a callback that of the message it tells of; `begun` since it was first leased.
     """
 
     class Kind(models.TextChoices):
@@ -58,6 +58,7 @@ class Delivery(models.Model):
     flow_key = ExactCharField(max_length=255, blank=True, default="")
     queue = ExactCharField(max_length=255, blank=True, default="")
     queue_key = models.UUIDField(null=True, blank=True, editable=False)
+    begun = models.BooleanField(default=False, editable=False)
     due_at = models.DateTimeField(_("due"))
     created_at = models.DateTimeField(_("created"))
     worker = models.ForeignKey(
@@ -74,7 +75,7 @@ class Delivery(models.Model):
         indexes = (
             models.Index(fields=("worker", "due_at"), name="workflow_delivery_due"),
             models.Index(fields=("flow_key", "worker", "due_at"), name="workflow_delivery_flow"),
-            models.Index(fields=("queue", "queue_key"), name="workflow_delivery_queue"),
+            models.Index(fields=("queue", "begun", "queue_key"), name="workflow_delivery_queue"),
         )
 
     def __str__(self) -> str:

@@ -11,8 +11,10 @@ from django_workflow.protocol.identifiers import uuid7
 
 if TYPE_CHECKING:
     _CharField = models.CharField[str, str]
+    _TextField = models.TextField[str, str]
 else:
     _CharField = models.CharField
+    _TextField = models.TextField
 
 
 class ExactCharField(_CharField):
@@ -22,10 +24,18 @@ class ExactCharField(_CharField):
     """
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> dict[str, str | None]:
-        parameters: dict[str, Any] = super().db_parameters(connection)
-        if connection.vendor == "mysql":
-            parameters["collation"] = "utf8mb4_bin"
-        return parameters
+        return _exact(super().db_parameters(connection), connection)
+
+
+class ExactTextField(_TextField):
+    """The same for what may be long: URLs."""
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> dict[str, str | None]:
+        return _exact(super().db_parameters(connection), connection)
+
+
+def _exact(parameters: dict[str, Any], connection: BaseDatabaseWrapper) -> dict[str, Any]:
+    return parameters | {"collation": "utf8mb4_bin"} if connection.vendor == "mysql" else parameters
 
 
 def key_field() -> models.UUIDField[Any, Any]:

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from django_workflow.models.fields import ExactCharField, key_field
+from django_workflow.models.fields import ExactCharField, ExactTextField, key_field
 from django_workflow.protocol.identifiers import message_id_of
 
 
@@ -25,6 +25,8 @@ class MessageLog(models.Model):
     The states of the event log are computed from these instants and from the failed attempts. `config` is the message
     with all its settings but the body, as JSON. `source_key` is the message that a callback tells of.
     `deduplication_key` belongs to the newest message of its id: it is taken from one whose window is over.
+    `active_at` is the start of the attempt under way, or of a finished message's last one; failed ones that are tried
+    again have their Attempt. A message whose cancellation was asked for while it was under way ends with its attempt.
     """
 
     class Kind(models.TextChoices):
@@ -46,9 +48,9 @@ class MessageLog(models.Model):
     kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.MESSAGE)
     source_key = models.UUIDField(null=True, blank=True, editable=False)
     state = models.CharField(_("state"), max_length=9, choices=State.choices, default=State.CREATED)
-    url = models.TextField(_("destination"))
+    url = ExactTextField(_("destination"))
     host = ExactCharField(max_length=255, blank=True)
-    path = models.TextField(blank=True)
+    path = ExactTextField(blank=True)
     method = models.CharField(max_length=8, default="POST")
     config = models.TextField(editable=False, default="", blank=True)
     body = models.TextField(_("body"), blank=True, default="")
@@ -65,7 +67,7 @@ class MessageLog(models.Model):
     attempt = models.PositiveIntegerField(_("retries so far"), default=0)
     created_at = models.DateTimeField(_("created"))
     due_at = models.DateTimeField(_("not before"))
-    active_at = models.DateTimeField(_("last attempt"), null=True, blank=True)
+    active_at = models.DateTimeField(_("attempt since"), null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(_("ended"), null=True, blank=True)
     status = models.PositiveIntegerField(_("status"), default=0)
@@ -83,7 +85,8 @@ class MessageLog(models.Model):
         indexes = (
             models.Index(fields=("-created_at",), name="workflow_message_created"),
             models.Index(fields=("finished_at",), name="workflow_message_finished"),
-            models.Index(fields=("queue", "state"), name="workflow_message_queue"),
+            models.Index(fields=("active_at",), name="workflow_message_active"),
+            models.Index(fields=("cancel_requested_at",), name="workflow_message_cancel"),
             models.Index(fields=("schedule_id", "created_at"), name="workflow_message_schedule"),
         )
 
