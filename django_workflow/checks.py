@@ -1,14 +1,16 @@
 """System checks: one id per rule, each with what is wrong and what to do.
 
 E001 settings · E002 two workflows of one name · E003 USE_TZ · E004 URLs not included · E005 a bad schedule ·
-E006 call_allow ·
-W001 no ASGI application · W002 SQLite options
+E006 call_allow · E007 hosted, no token · E008 hosted, no base_url · E009 hosted, no signing keys ·
+W001 no ASGI application · W002 SQLite options · W003 hosted, one signing key · W004 hosted, base_url not public
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import AppConfig
 from django.conf import settings as django_settings
@@ -17,7 +19,7 @@ from django.db import connections
 from django.urls import NoReverseMatch, reverse
 
 from django_workflow.authoring.registry import registry
-from django_workflow.conf import get_settings, problems
+from django_workflow.conf import Settings, get_settings, problems
 from django_workflow.engine.call_guard import guard_of
 from django_workflow.errors import Misconfigured
 from django_workflow.protocol.cron import check_cron
@@ -47,6 +49,69 @@ def check_calls(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
         hint = 'List hosts, *.suffixes and CIDRs: ["payments.internal", "10.1.0.0/16"].'
         return [Error(f"call_allow cannot be read: {error}", id="django_workflow.E006", hint=hint)]
     return []
+
+
+@register("django_workflow")
+def check_hosted(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    if problems() or not get_settings().is_hosted:
+        return []
+    return list(_hosted_problems(get_settings()))
+
+
+def _hosted_problems(settings: Settings) -> Iterator[CheckMessage]:
+    credentials = settings.credentials()
+    if not credentials.token:
+        yield Error(
+            f"The engine is hosted at {credentials.url}, but there is no token to talk to it.",
+            id="django_workflow.E007",
+            hint=f"Set QSTASH_TOKEN in the environment, or token in DJANGO_WORKFLOW; see {DOCS}.",
+        )
+    if not settings.base_url:
+        yield Error(
+            "The engine is hosted, but this site does not know its own address, so no workflow can be called.",
+            id="django_workflow.E008",
+            hint='Set base_url in DJANGO_WORKFLOW to the public origin of this site: "https://shop.example.com".',
+        )
+    elif reason := _not_reachable(settings.base_url, credentials.url):
+        yield Warning(
+            f"base_url is {settings.base_url!r}: {reason}.",
+            id="django_workflow.W004",
+            hint="Give the public https:// origin of this site; in development that of a tunnel to it.",
+        )
+    if not credentials.signing_keys:
+        message = "The engine is hosted, but there are no signing keys: nobody can tell its calls from a stranger's"
+        hint = (
+            "Set QSTASH_CURRENT_SIGNING_KEY and QSTASH_NEXT_SIGNING_KEY in the environment, or current_signing_key and "
+            "next_signing_key in DJANGO_WORKFLOW."
+        )
+        if django_settings.DEBUG:
+            text = f"{message}. Under DEBUG every call is believed."
+            yield Warning(text, id="django_workflow.W003", hint=hint)
+        else:
+            yield Error(f"{message}, so every call is refused.", id="django_workflow.E009", hint=hint)
+    elif len(credentials.signing_keys) == 1:
+        yield Warning(
+            "There is one signing key: when the engine's keys are rotated, its calls are refused.",
+            id="django_workflow.W003",
+            hint="Set both QSTASH_CURRENT_SIGNING_KEY and QSTASH_NEXT_SIGNING_KEY.",
+        )
+
+
+def _not_reachable(base_url: str, engine_url: str) -> str | None:
+    """Why an engine at a public address cannot call this site safely; None when it can, or is no public one itself."""
+    if _is_local(urlsplit(engine_url).hostname or ""):
+        return None
+    site = urlsplit(base_url)
+    if _is_local(site.hostname or ""):
+        return f"the engine at {engine_url} cannot reach that address from outside"
+    return "payloads and results pass over the network in the clear" if site.scheme == "http" else None
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal")) or "." not in host
 
 
 @register("django_workflow")

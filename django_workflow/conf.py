@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -21,6 +21,18 @@ from django_workflow.protocol.durations import parse_duration
 
 HOSTED_URL = "https://qstash.upstash.io"
 HEARTBEAT_SECONDS = 2.0
+REGIONS = ("EU_CENTRAL_1", "US_EAST_1")
+"""Regions of the hosted engine; each may have a URL, a token and keys of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Where one engine is, and how it and this site know one another. `signing_keys`: the current one first."""
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+    signing_keys: tuple[str, ...] = field(default=(), repr=False)
+    region: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +76,21 @@ class Settings:
     """Key that is accepted as well, for rotation. Default: QSTASH_NEXT_SIGNING_KEY."""
 
     qstash_url: str = HOSTED_URL
-    """Origin of the hosted engine. Default: QSTASH_URL."""
+    """URL of the hosted engine, a path before its API included. Default: QSTASH_URL."""
+
+    region: str | None = None
+    """Region of the hosted engine that new runs go to: "EU_CENTRAL_1" or "US_EAST_1". Default: QSTASH_REGION.
+
+    With a region, URL and token are read from US_EAST_1_QSTASH_URL and US_EAST_1_QSTASH_TOKEN, keys from
+    US_EAST_1_QSTASH_CURRENT_SIGNING_KEY and US_EAST_1_QSTASH_NEXT_SIGNING_KEY; the variables without a region serve
+    where these are missing.
+    """
+
+    regions: tuple[Credentials, ...] = ()
+    """Credentials by region, for those who keep them elsewhere than in the environment: `{"US_EAST_1": {"token": …}}`.
+
+    Each may have url, token, current_signing_key and next_signing_key.
+    """
 
     engine_api: bool = False
     """Serve the QStash HTTP API at `qstash/` for SDKs in other languages."""
@@ -99,13 +125,35 @@ class Settings:
     publish_results: bool = True
     """Put results up to 4 KiB into `stepFinish` events."""
 
+    @property
+    def is_hosted(self) -> bool:
+        """Whether runs are kept by an engine behind a URL."""
+        return self.engine == "qstash"
+
+    def credentials(self, region: str | None = None) -> Credentials:
+        """Those of a region, its name spelt in any way; the default ones when it has none of its own."""
+        keys = tuple(key for key in (self.current_signing_key, self.next_signing_key) if key)
+        default = Credentials(url=self.qstash_url, token=self.token, signing_keys=keys, region=self.region)
+        name = region_name(region)
+        if self.region is None or name in (None, self.region):
+            return default
+        own = next((own for own in self.regions if own.region == name), default)
+        # One engine's token is worth nothing at another one's URL.
+        reached = own if own.url and own.token else default
+        return replace(reached, signing_keys=own.signing_keys or keys)
+
 
 _ENVIRONMENT = {
     "token": "QSTASH_TOKEN",
     "current_signing_key": "QSTASH_CURRENT_SIGNING_KEY",
     "next_signing_key": "QSTASH_NEXT_SIGNING_KEY",
     "qstash_url": "QSTASH_URL",
+    "region": "QSTASH_REGION",
 }
+_OF_REGIONS = {"qstash_url": "url", "token": "token"} | {
+    key: key for key in ("current_signing_key", "next_signing_key")
+}
+"""Settings that a region may have of its own, and their names in `regions`."""
 _DURATIONS = ("request_timeout", "retention")
 _AT_LEAST = {
     "concurrency": 1,
@@ -120,6 +168,12 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "worker_autostart": ("debug", True, False),
     "realtime_store": ("database", "redis", "memory"),
 }
+
+
+def region_name(text: str | None) -> str | None:
+    """`"us-east-1"` -> `"US_EAST_1"`; None for what is no region."""
+    name = (text or "").strip().replace("-", "_").upper()
+    return name if name in REGIONS else None
 
 
 def get_settings() -> Settings:
@@ -145,8 +199,30 @@ def _load() -> Settings:
 
 
 def _with_environment(values: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {key: os.environ[name] for key, name in _ENVIRONMENT.items() if os.environ.get(name)}
-    return {**merged, **values}
+    """The settings' own values win, then those of their region, then those without a region."""
+    found = {key: os.environ[name] for key, name in _ENVIRONMENT.items() if os.environ.get(name)}
+    region = region_name(values.get("region") or found.get("region"))
+    given = values.get("regions")
+    if region is None or not isinstance(given, Mapping | None):
+        return {**found, **values}
+    regions = {name: own for name in REGIONS if (own := {**_region_variables(name), **_given(given, name)})}
+    own = regions.get(region, {})
+    if not (own.get("url") and own.get("token")):
+        own = {name: value for name, value in own.items() if name not in ("url", "token")}
+    of_region = {key: own[name] for key, name in _OF_REGIONS.items() if own.get(name)}
+    return {**found, **of_region, **values, "regions": {**(given or {}), **regions}}
+
+
+def _region_variables(region: str) -> dict[str, str]:
+    """What the environment says of a region: `US_EAST_1_QSTASH_TOKEN` and so on."""
+    variables = {name: os.environ.get(f"{region}_{_ENVIRONMENT[key]}") for key, name in _OF_REGIONS.items()}
+    return {name: value for name, value in variables.items() if value}
+
+
+def _given(regions: Mapping[str, Any] | None, region: str) -> dict[str, Any]:
+    """What the settings say of a region, however its name is spelt."""
+    found: Any = next((own for name, own in (regions or {}).items() if region_name(name) == region), {})
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _convert(key: str, value: Any) -> Any:
@@ -158,7 +234,20 @@ def _convert(key: str, value: Any) -> Any:
         return value.rstrip("/")
     if key == "call_allow":
         return tuple(value)
+    if key == "region":
+        return region_name(value)
+    if key == "regions":
+        return tuple(_credentials(name, own) for name, own in value.items())
     return value
+
+
+def _credentials(region: str, own: Mapping[str, str]) -> Credentials:
+    return Credentials(
+        url=own.get("url", "").rstrip("/"),
+        token=own.get("token"),
+        signing_keys=tuple(key for key in (own.get("current_signing_key"), own.get("next_signing_key")) if key),
+        region=region_name(region),
+    )
 
 
 def _problems(values: Mapping[str, Any]) -> Iterator[str]:
@@ -183,10 +272,25 @@ def _problems(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"base_url is {value!r}, but must start with http:// or https://."
         elif key == "call_allow" and (isinstance(value, str) or not all(isinstance(item, str) for item in value)):
             yield f"call_allow is {value!r}, but must be a list of hosts and CIDRs."
-    if values.get("engine") == "qstash":
-        missing = [key for key in ("token", "base_url") if not values.get(key)]
-        if missing:
-            yield f"engine is 'qstash', but {' and '.join(missing)} is not set."
+        elif key == "qstash_url" and not str(value).startswith(("http://", "https://")):
+            yield f"qstash_url is {value!r}, but must start with http:// or https://."
+        elif key == "region" and value and region_name(str(value)) is None:
+            yield f"region is {value!r}, but must be one of {', '.join(REGIONS)}."
+        elif key == "regions":
+            yield from _region_problems(value)
+
+
+def _region_problems(regions: Any) -> Iterator[str]:
+    """The values of credentials are secrets: none is shown."""
+    if not isinstance(regions, Mapping):
+        yield f"regions is a {type(regions).__name__}, but must be a dict of credentials by region."
+        return
+    known = set(_OF_REGIONS.values())
+    for name, own in regions.items():
+        if region_name(str(name)) is None:
+            yield f"regions has {name!r}, but there are only {', '.join(REGIONS)}."
+        elif not isinstance(own, Mapping) or not set(own) <= known:
+            yield f"regions[{name!r}] must be a dict with some of {', '.join(sorted(known))}."
 
 
 def _forget(*, setting: str, **kwargs: Any) -> None:

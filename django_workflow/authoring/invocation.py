@@ -118,6 +118,9 @@ class _NoPort:
     def transaction(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def kept(self, step: Step) -> Step | None:
+        return None
+
     def emit(self, event: str, data: object) -> None:
         pass
 

@@ -24,3 +24,6 @@ class DeliverySession(Protocol):
 
 
 current_session: ContextVar[DeliverySession | None] = ContextVar("django_workflow_session", default=None)
+
+current_region: ContextVar[str | None] = ContextVar("django_workflow_region", default=None)
+"""Region of the hosted engine whose delivery is served; None outside of one."""

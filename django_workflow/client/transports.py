@@ -1,23 +1,27 @@
 """Transports: how an engine request reaches its engine.
 
 A transport has two methods, `send` and its async twin. `HttpTransport` goes over the network with httpx; the
-embedded engine's own (`engine.transport`) answers in this process. `apps` chooses one and hands it to
-`use_transport`; nothing else asks which it is.
+embedded engine's own (`engine.transport`) answers in this process, and the hosted engine's (`mirror.transport`) keeps
+in the database what has to belong to a transaction. `apps` chooses one and hands it to `use_transport`; nothing else
+asks which it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 import httpx
 
+from django_workflow.client.session import current_region
 from django_workflow.errors import EngineError, EngineUnavailable, Misconfigured
 from django_workflow.protocol import wire
 from django_workflow.protocol.requests import EngineRequest
+from django_workflow.protocol.steps import Step
 
 R = TypeVar("R")
 
@@ -30,6 +34,12 @@ class Transport(Protocol):
 
     def atomic(self) -> AbstractContextManager[None]:
         """A transaction that holds the caller's writes and what is sent inside it: both are kept, or neither."""
+
+    def kept(self, run_id: str, step: Step) -> Step | None:
+        """The result of an atomic step that an earlier attempt committed, and that the engine may not have got.
+
+        Asked inside `atomic()`, before the step's function runs. None: there is none, and nobody else runs the step.
+        """
 
 
 _factory: Callable[[], Transport] | None = None
@@ -65,8 +75,10 @@ def _make() -> Transport:
 class HttpTransport:
     """An engine behind a URL: hosted QStash, or any other that speaks its API.
 
-    `timeout` in seconds holds for each of connecting, sending, waiting and receiving. Only a connection that could not
-    be made is tried again (`connect_retries` times): after that nobody knows whether the engine took the request.
+    `url` may end in a path, below which the API stands. `timeout` in seconds holds for each of connecting, sending,
+    waiting and receiving. A connection that could not be made is tried again (`connect_retries` times), and so is what
+    only asks; for the rest nobody knows whether the engine took the request. Connections are kept and shared by all
+    threads.
     """
 
     def __init__(
@@ -85,6 +97,7 @@ class HttpTransport:
         self._connect_retries = connect_retries
         self._inner = transport
         self._client: httpx.Client | None = None
+        self._pid = 0
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -92,19 +105,11 @@ class HttpTransport:
 
     def send(self, request: EngineRequest[R]) -> R:
         encoded = wire.encode_request(request)
-        # As bytes: httpx refuses to send text outside of ASCII, but step names and headers of users may hold it.
-        headers = [(name.encode(), value.encode()) for name, value in encoded.headers.items()]
-        headers.append((b"Authorization", f"Bearer {self._token}".encode()))
+        status, body = self._exchange(encoded)
         try:
-            response = self._open_client().request(
-                encoded.method, self.url + encoded.path, headers=headers, content=encoded.body
-            )
-        except httpx.TransportError as error:
-            raise EngineUnavailable(
-                f"The engine at {self.url} did not answer {encoded.method} {encoded.path.partition('?')[0]}: "
-                f"{type(error).__name__} {error}. Check the URL and the network; the request may have arrived."
-            ) from error
-        return wire.decode_answer(request, response.status_code, response.content)
+            return wire.decode_answer(request, status, body)
+        except EngineError as error:
+            raise self._told_apart(error, encoded) from None
 
     async def asend(self, request: EngineRequest[R]) -> R:
         # In a thread: one pool of connections serves every event loop, and closes with none of them.
@@ -113,8 +118,11 @@ class HttpTransport:
     def atomic(self) -> AbstractContextManager[None]:
         raise Misconfigured(
             f"The engine at {self.url} cannot share a transaction with this database: what the network took cannot be "
-            "taken back. Atomic steps need the embedded engine, or the outbox of the hosted one."
+            'taken back. With "engine": "qstash" in DJANGO_WORKFLOW results of atomic steps are kept in the outbox.'
         )
+
+    def kept(self, run_id: str, step: Step) -> Step | None:
+        return None
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -123,16 +131,90 @@ class HttpTransport:
         if client is not None:
             client.close()
 
+    def _exchange(self, encoded: wire.EncodedRequest) -> tuple[int, bytes]:
+        """Status and body of the answer. Raises EngineUnavailable when there is none."""
+        # As bytes: httpx refuses to send text outside of ASCII, but step names and headers of users may hold it.
+        headers = [(name.encode(), value.encode()) for name, value in encoded.headers.items()]
+        headers.append((b"Authorization", f"Bearer {self._token}".encode()))
+        tries = 2 if encoded.method == "GET" else 1
+        while True:
+            tries -= 1
+            try:
+                response = self._open_client().request(
+                    encoded.method, self.url + encoded.path, headers=headers, content=encoded.body
+                )
+                return response.status_code, response.content
+            except httpx.TransportError as error:
+                # A kept connection may have been closed by the other side just now; what only asks may ask again.
+                if tries and not isinstance(error, httpx.TimeoutException):
+                    continue
+                raise self._unavailable(encoded, error) from error
+
+    def _unavailable(self, encoded: wire.EncodedRequest, error: httpx.TransportError) -> EngineUnavailable:
+        away = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        return EngineUnavailable(
+            f"The engine at {self.url} did not answer {_call(encoded)}: {type(error).__name__} {error}. Check "
+            f"qstash_url (QSTASH_URL) and the network; the request {'did not arrive' if away else 'may have arrived'}."
+        )
+
+    def _told_apart(self, error: EngineError, encoded: wire.EncodedRequest) -> EngineError:
+        """The same refusal, naming where it came from; one of the token names the setting."""
+        if error.status in (401, 403):
+            return EngineError(
+                f"The engine at {self.url} does not take this site's token ({error.status} for {_call(encoded)}): "
+                f"{error} Copy QSTASH_TOKEN again, or token in DJANGO_WORKFLOW; and compare qstash_url (QSTASH_URL): a "
+                "token is worth nothing in another region.",
+                status=error.status,
+            )
+        if type(error) is EngineError:
+            return EngineError(f"{error} Asked was {_call(encoded)} of {self.url}.", status=error.status)
+        return error
+
     def _open_client(self) -> httpx.Client:
-        # Built late and once: its TLS context costs a tenth of a second.
-        if self._client is None:
+        # Built late and once: its TLS context costs a tenth of a second. A forked child must not use its parent's
+        # connections: each would read the other's answers.
+        if self._client is None or self._pid != os.getpid():
             with self._lock:
-                if self._client is None:
+                if self._client is None or self._pid != os.getpid():
                     self._client = httpx.Client(
                         transport=self._inner or httpx.HTTPTransport(retries=self._connect_retries),
                         timeout=self._timeout,
                     )
+                    self._pid = os.getpid()
         return self._client
+
+
+def _call(encoded: wire.EncodedRequest) -> str:
+    """Method and path, without the query: it may hold what is nobody's business."""
+    return f"{encoded.method} {encoded.path.partition('?')[0]}"
+
+
+class RegionalTransport:
+    """The engines of several regions. What a delivery submits goes back to the region that it came from, everything
+    else to the default one."""
+
+    def __init__(self, regions: Mapping[str, Transport], default: str) -> None:
+        self._regions = regions
+        self.default = default
+
+    def __repr__(self) -> str:
+        return f"<RegionalTransport {', '.join(self._regions)}>"
+
+    def send(self, request: EngineRequest[R]) -> R:
+        return self.chosen.send(request)
+
+    async def asend(self, request: EngineRequest[R]) -> R:
+        return await self.chosen.asend(request)
+
+    def atomic(self) -> AbstractContextManager[None]:
+        return self.chosen.atomic()
+
+    def kept(self, run_id: str, step: Step) -> Step | None:
+        return self.chosen.kept(run_id, step)
+
+    @property
+    def chosen(self) -> Transport:
+        return self._regions.get(current_region.get() or self.default) or self._regions[self.default]
 
 
 class WireTransport:
@@ -162,6 +244,9 @@ class WireTransport:
 
     def atomic(self) -> AbstractContextManager[None]:
         return self.inner.atomic()
+
+    def kept(self, run_id: str, step: Step) -> Step | None:
+        return self.inner.kept(run_id, step)
 
 
 def _over_the_wire(request: EngineRequest[R]) -> EngineRequest[R]:

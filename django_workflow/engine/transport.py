@@ -49,7 +49,7 @@ from django_workflow.protocol.requests import (
     Wait,
     WaiterInfo,
 )
-from django_workflow.protocol.steps import JournalMessage
+from django_workflow.protocol.steps import JournalMessage, Step
 from django_workflow.replay.port import PROGRESS_EVENT
 
 R = TypeVar("R")
@@ -133,6 +133,10 @@ class EngineTransport:
         finally:
             session.atomic = False
             _warn_when_long(session, time.monotonic() - started)
+
+    def kept(self, run_id: str, step: Step) -> Step | None:
+        """Nothing is kept apart: a result that was committed is in the journal."""
+        return None
 
     def _write_session(self, session: Session) -> None:
         """Write an atomic step's submission on this connection, inside its transaction."""

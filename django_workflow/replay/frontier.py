@@ -74,9 +74,17 @@ class Frontier:
                 return None
             current = self.start(call, step_id, concurrent)
             if self.is_atomic(call):
-                with self.port.transaction():
-                    return self.hand_in(call, self._result_of(call, current), current, concurrent)
+                return self._perform_atomic(call, current, concurrent)
             return self.hand_in(call, self._result_of(call, current), current, concurrent)
+
+    def _perform_atomic(self, call: LocalCall[Any], current: CurrentStep, concurrent: int) -> Step:
+        """Run a step and submit it in one transaction; one that has a result already is only submitted again."""
+        with self.port.transaction():
+            kept = self.port.kept(call.result_step(current.step_id, concurrent))
+            if kept is None:
+                return self.hand_in(call, self._result_of(call, current), current, concurrent)
+        self.submit(call.name, [StepSubmission(kept)], concurrent)
+        return kept
 
     def start(self, call: LocalCall[Any], step_id: int, concurrent: int) -> CurrentStep:
         """Announce that a step's function is about to run."""

@@ -34,6 +34,12 @@ class Port(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Around an atomic step's function *and* its submission: both are committed, or neither."""
 
+    def kept(self, step: Step) -> Step | None:
+        """The result of an atomic step that an earlier attempt committed without the engine's knowledge, or None.
+
+        Asked inside `transaction()`; a result is submitted again after it, and the function does not run.
+        """
+
     def emit(self, event: str, data: object) -> None:
         """Tell whoever watches the run. Called when the code is new, not while it is replayed."""
 

@@ -1,7 +1,7 @@
 """Which keys may have signed a delivery, and the check of its signature.
 
-The settings' keys win. Without them the embedded engine's own keys are asked for, through a provider that the
-composition root sets: this layer knows no models.
+The settings' keys win; those of a hosted region are chosen by the delivery's `Upstash-Region`. Without any the embedded
+engine's own keys are asked for, through a provider that the composition root sets: this layer knows no models.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ def use_key_provider(provider: Callable[[], Sequence[str]] | None) -> None:
     _provider = provider
 
 
-def verification_keys() -> tuple[str, ...]:
-    """The keys a signature may be made with, the current one first; empty when there are none at all."""
+def verification_keys(region: str | None = None) -> tuple[str, ...]:
+    """The keys a signature may be made with, the current one first; empty when there are none at all.
+
+    `region` is what the delivery says of itself. That is safe: it can only choose among the keys of this site.
+    """
     settings = get_settings()
-    configured = tuple(key for key in (settings.current_signing_key, settings.next_signing_key) if key)
-    if configured or settings.engine != "embedded" or _provider is None:
+    configured = settings.credentials(region).signing_keys
+    if configured or settings.is_hosted or _provider is None:
         return configured
     return tuple(_provider())
 
@@ -41,9 +44,9 @@ def verify(request: EndpointRequest) -> bool:
     False: a hosted project under DEBUG that has no keys at all, so nothing was checked. Elsewhere a project without
     keys refuses (reason `no_keys`): it cannot tell the engine from anybody else. A system check says so at start-up.
     """
-    keys = verification_keys()
+    keys = verification_keys(request.headers.get(h.REGION))
     if not keys:
-        if django_settings.DEBUG and get_settings().engine != "embedded":
+        if django_settings.DEBUG and get_settings().is_hosted:
             return False
         raise SignatureInvalid(
             "This site has no signing keys, so it cannot tell who sent the request. Set current_signing_key and "

@@ -102,6 +102,9 @@ class Submitter:
     def transaction(self) -> AbstractContextManager[None]:
         return self.client.transport.atomic()
 
+    def kept(self, step: Step) -> Step | None:
+        return self.client.transport.kept(self.run_id, step)
+
     def emit(self, event: str, data: object) -> None:
         # A session knows the transaction that the event belongs to; without one it goes on its own.
         emit = getattr(self.session, "emit", None)

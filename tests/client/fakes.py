@@ -18,7 +18,7 @@ from django_workflow.protocol.requests import (
     Publish,
     Published,
 )
-from django_workflow.protocol.steps import JournalMessage
+from django_workflow.protocol.steps import JournalMessage, Step
 
 R = TypeVar("R")
 
@@ -53,6 +53,9 @@ class RecordingTransport:
 
     def atomic(self) -> AbstractContextManager[None]:
         return self._atomic()
+
+    def kept(self, run_id: str, step: Step) -> Step | None:
+        return None
 
     @contextmanager
     def _atomic(self) -> Iterator[None]:

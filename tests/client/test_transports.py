@@ -13,10 +13,20 @@ import pytest
 
 from django_workflow.client.client import Client
 from django_workflow.client.options import TriggerOptions
-from django_workflow.client.transports import HttpTransport, WireTransport
+from django_workflow.client.session import current_region
+from django_workflow.client.transports import HttpTransport, RegionalTransport, WireTransport
 from django_workflow.errors import EngineError, EngineUnavailable, Misconfigured, QuotaExceeded, RunEnded
 from django_workflow.protocol.publish import Message, WorkflowFields
-from django_workflow.protocol.requests import Batch, FetchRun, FinishRun, Publish, Published, Wait
+from django_workflow.protocol.requests import (
+    Batch,
+    CancelRuns,
+    FetchRun,
+    FinishRun,
+    GetWaiters,
+    Publish,
+    Published,
+    Wait,
+)
 from django_workflow.protocol.steps import JournalMessage, Step
 from tests.client.fakes import RecordingTransport
 
@@ -73,6 +83,23 @@ def test_a_refusal_is_an_error_with_its_status(status: int, kind: type[EngineErr
     assert caught.value.status == status
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_token_names_the_settings_that_hold_it(status: int) -> None:
+    _, handler = answer(status, {"error": "unauthorized"})
+    with pytest.raises(EngineError, match=r"unauthorized") as caught:
+        over_http(handler).send(Publish(message=message()))
+    assert caught.value.status == status
+    text = str(caught.value)
+    assert all(part in text for part in ("https://qstash.example", str(status), "QSTASH_TOKEN", "token", "QSTASH_URL"))
+    assert "secret" not in text
+
+
+def test_a_refusal_names_the_call_but_not_its_query() -> None:
+    _, handler = answer(429, {"error": "slow down"})
+    with pytest.raises(EngineError, match=r"429.*slow down.*DELETE /v2/workflows/runs of https://qstash\.example"):
+        over_http(handler).send(CancelRuns(label="vip"))
+
+
 @pytest.mark.parametrize("kind", [httpx.ConnectError, httpx.ReadTimeout, httpx.RemoteProtocolError])
 def test_no_answer_is_engine_unavailable(kind: type[httpx.TransportError]) -> None:
     calls = 0
@@ -86,6 +113,48 @@ def test_no_answer_is_engine_unavailable(kind: type[httpx.TransportError]) -> No
         over_http(handler).send(FinishRun(run_id="wfr_1"))
     assert caught.value.status == 0
     assert calls == 1  # whether it arrived is unknown, so it is not sent again
+
+
+def test_what_only_asks_is_asked_again_when_a_kept_connection_was_closed() -> None:
+    calls = 0
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+        return httpx.Response(200, json=[])
+
+    assert over_http(handler).send(GetWaiters(event_id="e")) == ()
+    assert calls == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [(httpx.ConnectError, "did not arrive"), (httpx.ReadError, "may have arrived")]
+)
+def test_an_error_says_whether_the_request_may_have_arrived(kind: type[httpx.TransportError], said: str) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise kind("gone")
+
+    with pytest.raises(EngineUnavailable, match=said):
+        over_http(handler).send(FinishRun(run_id="wfr_1"))
+
+
+def test_the_api_may_stand_below_a_path() -> None:
+    seen, handler = answer(body=[])
+    transport = HttpTransport("https://shop.example/workflows/qstash/", "t", transport=httpx.MockTransport(handler))
+    transport.send(GetWaiters(event_id="e"))
+    assert str(seen[0].url) == "https://shop.example/workflows/qstash/v2/waiters/e"
+
+
+def test_a_forked_child_opens_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, handler = answer(body=[])
+    transport = over_http(handler)
+    transport.send(GetWaiters(event_id="e"))
+    of_parent = transport._client
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    transport.send(GetWaiters(event_id="e"))
+    assert transport._client is not of_parent
 
 
 def test_a_refused_connection_is_engine_unavailable() -> None:
@@ -125,6 +194,21 @@ def test_the_network_has_no_transactions() -> None:
 def test_the_token_is_not_shown() -> None:
     _, handler = answer()
     assert "secret" not in repr(over_http(handler))
+
+
+# Regions
+
+
+def test_what_a_delivery_submits_goes_back_to_its_region() -> None:
+    europe, america = RecordingTransport(), RecordingTransport()
+    transport = RegionalTransport({"EU_CENTRAL_1": europe, "US_EAST_1": america}, "EU_CENTRAL_1")
+    for region, receiver in ((None, europe), ("US_EAST_1", america), ("MARS_1", europe)):
+        token = current_region.set(region)
+        transport.send(FinishRun(run_id="wfr_1"))
+        current_region.reset(token)
+        assert receiver.sent.pop() == FinishRun(run_id="wfr_1")
+    assert not europe.sent
+    assert not america.sent
 
 
 # WireTransport

@@ -72,6 +72,7 @@ class Engine:
     emitted: list[tuple[str, Any]] = field(default_factory=list)
     deliveries: int = 0
     rollbacks: int = 0
+    kept_results: dict[int, Step] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.workflow, Workflow):
@@ -159,6 +160,9 @@ class Engine:
             del self.messages[before[0] :]
             self._due = before[1]
             raise
+
+    def kept(self, step: Step) -> Step | None:
+        return self.kept_results.get(step.step_id)
 
     def emit(self, event: str, data: object) -> None:
         self.emitted.append((event, data))

@@ -370,6 +370,14 @@ def test_an_atomic_step_that_fails_leaves_nothing_behind() -> None:
     assert len(engine.messages) == 1
 
 
+def test_an_atomic_step_whose_result_is_kept_is_submitted_again_and_does_not_run() -> None:
+    ran: list[int] = []
+    engine = Engine(lambda ctx: ctx.run("a", lambda: ran.append(1), atomic=True) or ctx.run("b", lambda: 2))
+    engine.kept_results[1] = Step(step_id=1, step_name="a", step_type="Run", out='"kept"', concurrent=1)
+    assert engine.run() == "kept"
+    assert not ran
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [

@@ -103,3 +103,24 @@ def test_a_developer_may_go_without_keys() -> None:
 def test_the_embedded_engine_always_has_keys() -> None:
     with pytest.raises(SignatureInvalid):
         keys.verify(request())
+
+
+@override_settings(
+    DJANGO_WORKFLOW={
+        **HOSTED,
+        "current_signing_key": CURRENT,
+        "region": "eu-central-1",
+        "regions": {"US_EAST_1": {"current_signing_key": NEXT}},
+    }
+)
+def test_a_delivery_is_checked_with_the_keys_of_its_region() -> None:
+    def of_region(region: str, key: str) -> EndpointRequest:
+        one = request(key=key)
+        return EndpointRequest("POST", URL, {**one.headers, "Upstash-Region": region}, one.body)
+
+    assert keys.verify(of_region("us-east-1", NEXT))
+    assert keys.verify(of_region("eu-central-1", CURRENT))
+    assert keys.verify(request(key=CURRENT))
+    with pytest.raises(SignatureInvalid) as caught:
+        keys.verify(of_region("us-east-1", CURRENT))
+    assert caught.value.reason == "bad_signature"

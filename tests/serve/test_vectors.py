@@ -24,6 +24,7 @@ from django_workflow.protocol import wire
 from django_workflow.protocol.headers import Headers
 from django_workflow.protocol.requests import Batch, EngineRequest, FetchRun
 from django_workflow.protocol.signature import sign
+from django_workflow.protocol.steps import Step
 from django_workflow.serve.endpoint import EndpointRequest, EndpointResponse
 from django_workflow.serve.handler import handle
 from tests.serve.vector_cases import Case, Sent, answer_body, answer_headers, cases, in_one_form
@@ -60,6 +61,9 @@ class Replay:
         return self.send(request)
 
     def atomic(self) -> AbstractContextManager[None]:
+        raise AssertionError("no step here is atomic")
+
+    def kept(self, run_id: str, step: Step) -> Step | None:
         raise AssertionError("no step here is atomic")
 
     def _answer(self, request: EngineRequest[Any]) -> tuple[int, bytes]:
