@@ -38,6 +38,8 @@ from django_workflow.protocol.signature import sign
 from django_workflow.protocol.steps import CallType, JournalMessage, encode_messages
 
 logger = logging.getLogger("django_workflow.engine")
+# Every call that was made, at DEBUG, with its `settlement`; the development server shows them.
+calls = logging.getLogger("django_workflow.deliveries")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,9 @@ class Dispatcher:
         else:
             session, answer = self._in_process(lease, report, opened)
         settlement = Settlement(lease, tuple(session.requests) if session else (), answer, started_at, self.now())
+        if calls.isEnabledFor(logging.DEBUG):
+            told = answer.error or answer.status
+            calls.debug("%s %s: %s", lease.method, lease.destination, told, extra={"settlement": settlement})
         return Dispatched(settlement, session.written if session else None)
 
     # In process
