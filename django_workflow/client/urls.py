@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -33,6 +34,13 @@ def workflow_url(workflow: str) -> str:
 def workflow_path(workflow: str) -> str:
     """The path of a workflow's endpoint, without what the project is mounted below. Raises Misconfigured."""
     return _path(workflow, django_settings.ROOT_URLCONF)
+
+
+def workflow_name(url: str) -> str:
+    """The workflow's name as its URL tells it: the last piece of the path."""
+    parts = urlsplit(url)
+    pieces = [piece for piece in parts.path.split("/") if piece]
+    return unquote(pieces[-1])[:200] if pieces else parts.netloc[:200]
 
 
 def is_internal(url: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from django_workflow.client.urls import INTERNAL_ORIGIN, workflow_path
 from django_workflow.conf import get_settings
@@ -54,9 +54,3 @@ def serve_prefix() -> str:
         return workflow_path("-").removesuffix("-/")
     except Misconfigured:
         return "/serve/"
-
-
-def workflow_name(url: str) -> str:
-    """The workflow's name as its URL tells it: the last piece of the path."""
-    pieces = [piece for piece in urlsplit(url).path.split("/") if piece]
-    return unquote(pieces[-1])[:200] if pieces else urlsplit(url).netloc[:200]

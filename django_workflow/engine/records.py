@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -10,6 +9,9 @@ from uuid import UUID
 
 import msgspec
 
+from django_workflow.protocol.bodies import printable as printable
+from django_workflow.protocol.bodies import raw as raw
+from django_workflow.protocol.bodies import stored as stored
 from django_workflow.protocol.headers import CONTENT_TYPE, header_lists
 from django_workflow.protocol.identifiers import message_id_of
 from django_workflow.protocol.publish import CallbackConfig, FlowControl, Message
@@ -168,24 +170,6 @@ def lease_of(row: Delivery, worker_key: UUID) -> Lease:
         queue=row.queue,
         queue_key=row.queue_key,
     )
-
-
-def stored(body: bytes) -> tuple[str, bool]:
-    """A body as it stands in a text column: its text, or base64 when it is no text that every database takes."""
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        return base64.b64encode(body).decode(), True
-    return (base64.b64encode(body).decode(), True) if "\0" in text else (text, False)
-
-
-def raw(text: str, is_base64: bool) -> bytes:
-    return base64.b64decode(text) if is_base64 else text.encode()
-
-
-def printable(text: str) -> str:
-    """Text that every database takes: PostgreSQL refuses U+0000, and lone surrogates are no UTF-8."""
-    return text.replace("\0", "�").encode("utf-8", "replace").decode()
 
 
 def milliseconds(instant: datetime) -> int:
