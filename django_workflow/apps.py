@@ -24,7 +24,7 @@ class DjangoWorkflowConfig(AppConfig):
         from django_workflow import checks  # noqa: F401 - registers them
         from django_workflow.client.transports import use_transport
         from django_workflow.engine import scheduler, signing_keys, transport
-        from django_workflow.realtime import relay
+        from django_workflow.realtime import channel, relay
         from django_workflow.serve import keys, submit
 
         use_transport(make_transport)
@@ -32,6 +32,7 @@ class DjangoWorkflowConfig(AppConfig):
         submit.use_emitter(transport.emit)
         scheduler.use_declarations(declared_schedules)
         relay.connect()
+        channel.use_run_emitter(transport.emit_from_outside)
         autodiscover_modules("workflows")
 
 

@@ -25,3 +25,6 @@ delivery_failed = Signal()
 
 channel_events_stored = Signal()
 """Events were committed. `channels`: dict of channel name -> position of its newest event."""
+
+channel_events_committed = Signal()
+"""Events of runs whose changes were committed, for a store outside the database. `events`: (channel, name, JSON)."""

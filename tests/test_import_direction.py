@@ -19,6 +19,7 @@ PACKAGE = Path(__file__).parent.parent / "django_workflow"
 # Highest first. A name is a file or a folder right inside the package; a folder's own files are free among themselves.
 LADDER = (
     ("__init__",),  # the public names
+    ("dev_server",),  # a composition root of its own: Django configured in code, with the engine alone
     ("apps", "asgi", "urls"),  # the composition root: knows every part and wires it
     ("checks",),  # registered by `apps`
     ("admin", "api", "management", "migrations", "templatetags", "testing"),  # what people touch
@@ -26,7 +27,7 @@ LADDER = (
     ("engine", "mirror", "realtime", "serve"),
     ("authoring", "models"),
     ("client",),
-    ("conf", "replay", "signals"),
+    ("conf", "machine_views", "redis_client", "replay", "signals"),
     ("protocol",),
     ("deprecation", "errors"),
 )

@@ -156,6 +156,7 @@ def _merge(into: Written, part: Written) -> None:
     into.after.followups += part.after.followups
     into.after.remembered += part.after.remembered
     into.after.forgotten += part.after.forgotten
+    into.after.events += part.after.events
     into.after.signals += part.after.signals
     into.after.channels.update(part.after.channels)
     into.after.wake = into.after.wake or part.after.wake

@@ -41,6 +41,8 @@ def announce(alias: str, after: After) -> None:
 
 
 def send_signals(alias: str, after: After) -> None:
+    if after.events:
+        _send(signals.channel_events_committed, events=after.events)
     if after.channels:
         _send(signals.channel_events_stored, channels=after.channels)
     for signal, values in after.signals:

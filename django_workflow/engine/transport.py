@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 from asgiref.sync import sync_to_async
-from django.db import connections, transaction
+from django.db import connections
 
 from django_workflow.client.session import current_session
 from django_workflow.conf import get_settings
@@ -30,11 +30,12 @@ from django_workflow.engine.records import from_unix
 from django_workflow.engine.runs import end_run, show_progress, wake_up
 from django_workflow.engine.session import Session
 from django_workflow.engine.settle import fold
-from django_workflow.engine.shared import announce, shared_cache
-from django_workflow.engine.unit_of_work import UnitOfWork
+from django_workflow.engine.shared import shared_cache
+from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.engine.writing import write
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Run, Waiter
+from django_workflow.models.run import RunQuerySet
 from django_workflow.protocol.requests import (
     Batch,
     CancelRun,
@@ -174,19 +175,39 @@ def _check_limits(request: EngineRequest[Any]) -> None:
 
 def emit(run_id: str, event: str, data: Any) -> None:
     """Append an event (or progress) of a run whose delivery came over the network. Runs that are over take none."""
-    alias = get_settings().database
-    with engine_atomic(alias):
-        unit = UnitOfWork(alias, current_clock().now(), shared_cache(alias))
-        run_key = Run.objects.using(alias).filter(run_id=run_id).values_list("pk", flat=True).first()
-        if run_key is None or not unit.lock([run_key]) or not unit.state(run_key).alive:
+
+    def change(unit: UnitOfWork, state: RunState) -> None:
+        if not state.alive:
             return
-        wake_up(unit, unit.state(run_key), unit.now)
+        wake_up(unit, state, unit.now)
         if event == PROGRESS_EVENT:
-            show_progress(unit, unit.state(run_key), data["done"], data["total"])
+            show_progress(unit, state, data["done"], data["total"])
         else:
-            unit.emit(unit.state(run_key), event, msgspec.json.encode(data).decode())
-        after = unit.flush()
-        transaction.on_commit(lambda: announce(alias, after), using=alias, robust=True)
+            unit.emit(state, event, _encode(data))
+
+    _in_run(run_id, change)
+
+
+def emit_from_outside(run_id: str, event: str, data: Any) -> None:
+    """Append an event to a run's channel for somebody else than the run, also when it is over."""
+    _in_run(run_id, lambda unit, state: unit.emit(state, event, _encode(data)))
+
+
+def _in_run(run_id: str, change: Callable[[UnitOfWork, RunState], None]) -> None:
+    alias = get_settings().database
+    run_key = Run.objects.using(alias).filter(run_id=run_id).values_list("pk", flat=True).first()
+    if run_key is None:
+        return
+
+    def locked(unit: UnitOfWork) -> None:
+        if unit.lock([run_key]):
+            change(unit, unit.state(run_key))
+
+    write(alias, locked)
+
+
+def _encode(data: Any) -> str:
+    return msgspec.json.encode(data).decode()
 
 
 def _warn_when_long(session: Session, seconds: float) -> None:
@@ -241,8 +262,18 @@ def _cancel(unit: UnitOfWork, request: CancelRun) -> None:
 
 def _cancel_many(unit: UnitOfWork, request: CancelRuns) -> int:
     runs = Run.objects.using(unit.alias).active()
-    if request.run_ids:
-        runs = runs.filter(run_id__in=request.run_ids)
+    runs = runs.filter(run_id__in=request.run_ids) if request.run_ids else _filtered(runs, request)
+    found = list(runs.order_by("pk").values_list("pk", "parent_id")[: request.count])
+    unit.lock({key for pair in found for key in pair if key is not None})
+    cancelled = 0
+    for key, _ in found:
+        if unit.has(key) and unit.state(key).alive:
+            end_run(unit, unit.state(key), Run.Status.CANCELED)
+            cancelled += 1
+    return cancelled
+
+
+def _filtered(runs: RunQuerySet, request: CancelRuns) -> RunQuerySet:
     if request.workflow_url:
         runs = runs.filter(**{"url" if request.exact_url else "url__startswith": request.workflow_url})
     if request.label:
@@ -254,15 +285,8 @@ def _cancel_many(unit: UnitOfWork, request: CancelRuns) -> int:
     if request.to_date is not None:
         runs = runs.filter(created_at__lte=from_unix(request.to_date / 1000))
     if request.caller_ip:
-        raise EngineError("Runs cannot be found by callerIp: the engine does not keep who called.", status=400)
-    found = list(runs.order_by("pk").values_list("pk", "parent_id")[: request.count])
-    unit.lock({key for pair in found for key in pair if key is not None})
-    cancelled = 0
-    for key, _ in found:
-        if unit.has(key) and unit.state(key).alive:
-            end_run(unit, unit.state(key), Run.Status.CANCELED)
-            cancelled += 1
-    return cancelled
+        runs = runs.filter(caller_ip=request.caller_ip)
+    return runs
 
 
 def _fetch(alias: str, cache: JournalCache, request: FetchRun) -> tuple[JournalMessage, ...]:

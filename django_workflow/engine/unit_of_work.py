@@ -45,12 +45,16 @@ _STEP_FIXED = frozenset({"name", "step_type", "concurrent"})
 
 @dataclass(slots=True)
 class After:
-    """What follows the commit: journals to remember, deliveries to go on with, channels and signals to announce."""
+    """What follows the commit: journals to remember, deliveries to go on with, channels and signals to announce.
+
+    `events` (channel, name, JSON) are those that a store outside the database takes.
+    """
 
     followups: list[Lease] = field(default_factory=list)
     remembered: list[tuple[UUID, int, JournalMessage]] = field(default_factory=list)
     forgotten: list[UUID] = field(default_factory=list)
     channels: dict[str, int] = field(default_factory=dict)
+    events: list[tuple[str, str, str]] = field(default_factory=list)
     signals: list[tuple[Signal, dict[str, Any]]] = field(default_factory=list)
     wake: bool = False
 
@@ -117,6 +121,7 @@ class UnitOfWork:
         self._messages: list[MessageLog] = []
         self._message_changes: dict[UUID, dict[str, Any]] = {}
         self._auto_events = get_settings().auto_events
+        self._keeps_events = get_settings().realtime_store == "database"
 
     # Runs
 
@@ -211,8 +216,10 @@ class UnitOfWork:
         call_type: str,
         step: WireStep | None = None,
         is_base64: bool = False,
+        config: str = "",
     ) -> int:
-        """Append a message to the run's journal; its position. `step` is its decoded form when it is a step."""
+        """Append a message to the run's journal; its position. `step` is its decoded form when it is a step, `config`
+        the message itself when it is worth keeping."""
         position = self.length(state)
         state.length = position + 1
         result_of = step.step_id if step is not None and step.step_id > 0 else None
@@ -225,6 +232,7 @@ class UnitOfWork:
                 step_id=result_of,
                 body=body,
                 body_is_base64=is_base64,
+                config=config,
                 created_at=self.now,
             )
         )
@@ -351,10 +359,18 @@ class UnitOfWork:
         insert(JournalEntry, self._entries)
         insert(Waiter, self._waiters)
         insert(Delivery, self._deliveries)
+        if not self._keeps_events:
+            self._hand_on_events()
         insert(ChannelEvent, self._events)
         insert(Attempt, self._attempts)
         insert(DeadLetter, self._dead_letters)
         return self.after
+
+    def _hand_on_events(self) -> None:
+        """Events that the database does not keep go to their store after the commit, which gives them positions."""
+        self.after.events += [(row.channel, row.event, row.data) for row in self._events]
+        self.after.channels.clear()
+        self._events.clear()
 
     def _show_most_urgent(self, state: RunState) -> None:
         """The status of a run with parallel branches is the most urgent of theirs."""

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from threading import Condition, Event, Lock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from django.conf import settings as django_settings
 from django.db import connections, transaction
+
+from django_workflow.redis_client import TIMEOUT_SECONDS, key_prefix, quick_client, redis_alias
 
 if TYPE_CHECKING:
     import redis
@@ -31,7 +32,6 @@ MISSED = "missed"
 """The reason of a ring by a listener that has just connected: it may have missed others."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-REDIS_TIMEOUT = 1.0
 
 logger = logging.getLogger("django_workflow.worker")
 
@@ -248,17 +248,17 @@ class RedisListener(Listener):
 
     def interrupt(self) -> None:
         if self.connected.is_set():
-            with suppress(Exception):  # it looks by itself after REDIS_TIMEOUT
-                _redis_client(redis_alias() or "").publish(self._own_channel, b"")
+            with suppress(Exception):  # it looks by itself after TIMEOUT_SECONDS
+                quick_client(redis_alias() or "").publish(self._own_channel, b"")
 
     def listen(self) -> None:
-        client = _redis_client(redis_alias() or "")
+        client = quick_client(redis_alias() or "")
         channel = redis_channel(self.alias)
         try:
             with client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
                 pubsub.subscribe(channel, self._own_channel)
                 while not self._stopping.is_set():
-                    message = pubsub.get_message(timeout=REDIS_TIMEOUT)
+                    message = pubsub.get_message(timeout=TIMEOUT_SECONDS)
                     if message is None:
                         continue
                     if message["type"] == "subscribe" and _text(message["channel"]) == self._own_channel:
@@ -280,41 +280,9 @@ def _listener_kind(alias: str) -> Callable[[str], Listener] | None:
 # Redis
 
 
-def redis_alias() -> str | None:
-    """The cache that carries wake-ups: "django_workflow", else "default", if it is django-redis."""
-    for alias in (CHANNEL, "default"):
-        if alias in django_settings.CACHES:
-            backend = str(django_settings.CACHES[alias].get("BACKEND", ""))
-            return alias if backend.startswith("django_redis.") else None
-    return None
-
-
 def redis_channel(using: str) -> str:
     """Where processes of this project tell each other of that database: other projects may use the same Redis."""
-    prefix = django_settings.CACHES[redis_alias() or ""].get("KEY_PREFIX", "")
-    return f"{CHANNEL}:wake:{prefix}:{connections[using].settings_dict['NAME']}"
-
-
-def _redis_client(alias: str) -> redis.Redis:
-    """A client with connections of its own and short timeouts, and which does not try again by itself."""
-    from django_redis import get_redis_connection
-    from redis import ConnectionPool, Redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    client: Redis = get_redis_connection(alias)
-    pool: Any = client.connection_pool
-    if not isinstance(pool, ConnectionPool) or hasattr(pool, "sentinel_manager"):
-        return client
-    quick = {
-        "socket_timeout": REDIS_TIMEOUT,
-        "socket_connect_timeout": REDIS_TIMEOUT,
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_error": [],
-    }
-    return Redis(
-        connection_pool=ConnectionPool(connection_class=pool.connection_class, **{**pool.connection_kwargs, **quick})
-    )
+    return f"{CHANNEL}:wake:{key_prefix(redis_alias() or '')}:{connections[using].settings_dict['NAME']}"
 
 
 def _text(value: bytes | str) -> str:
@@ -351,7 +319,7 @@ class _Publisher:
                 messages, self._waiting = self._waiting, set()
             for alias, channel, payload in messages:
                 try:
-                    client = clients.get(alias) or clients.setdefault(alias, _redis_client(alias))
+                    client = clients.get(alias) or clients.setdefault(alias, quick_client(alias))
                     client.publish(channel, payload)
                     failing = False
                 except Exception as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import msgspec
 
@@ -35,6 +36,11 @@ class Message:
     @property
     def id(self) -> str:
         return format_position(self.position)
+
+    @property
+    def value(self) -> Any:
+        """The data, decoded."""
+        return msgspec.json.decode(self.data)
 
     @cached_property
     def text(self) -> str:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from django_workflow.realtime.feed import LAYER_GROUP, LAYER_MESSAGE, announce_here, shared_layer
-from django_workflow.signals import channel_events_stored
+from django_workflow.realtime.stores import RUN_HISTORY, NewEvent, StoreUnavailable, current_store
+from django_workflow.signals import channel_events_committed, channel_events_stored
 
 logger = logging.getLogger("django_workflow.realtime")
 
@@ -25,6 +26,7 @@ CHANNELS_PER_ANNOUNCEMENT = 500
 def connect() -> None:
     """Listen to the signal; called once when Django has started."""
     channel_events_stored.connect(on_events_stored, dispatch_uid="django_workflow.realtime.relay")
+    channel_events_committed.connect(on_events_committed, dispatch_uid="django_workflow.realtime.relay")
 
 
 def on_events_stored(sender: object, channels: Mapping[str, int], **kwargs: Any) -> None:
@@ -32,6 +34,26 @@ def on_events_stored(sender: object, channels: Mapping[str, int], **kwargs: Any)
     announce_here(channels)
     if shared_layer() is not None:
         _announcer.offer(channels)
+
+
+_store_level = logging.WARNING
+
+
+def on_events_committed(sender: object, events: Sequence[tuple[str, str, str]], **kwargs: Any) -> None:
+    """Put committed events into a store that is not the database, and announce them.
+
+    What a store that is away does not take is lost there: the rows of runs and steps tell the same.
+    """
+    global _store_level
+    try:
+        positions = current_store().append([NewEvent(*event) for event in events], RUN_HISTORY)
+    except StoreUnavailable:
+        logger.log(_store_level, "The realtime store takes no events; widgets show the rows.", exc_info=True)
+        _store_level = logging.DEBUG  # one warning per outage is enough
+        return
+    _store_level = logging.WARNING
+    newest = {event[0]: position for event, position in zip(events, positions, strict=True)}
+    on_events_stored(sender, newest)
 
 
 class Announcer:

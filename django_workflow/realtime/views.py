@@ -6,6 +6,7 @@ are never kept by shared caches.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, cast
@@ -15,6 +16,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
 from django_workflow.errors import RequestRejected
@@ -30,6 +32,9 @@ from django_workflow.realtime.messages import (
     gap_message,
     parse_cursor,
 )
+from django_workflow.realtime.stores import StoreUnavailable
+
+logger = logging.getLogger("django_workflow.realtime")
 
 POLL_AGAIN_MS = 2000
 CHANNELS_PER_POLL = 50
@@ -47,6 +52,10 @@ def _machine_view(view: View[P]) -> View[P]:
             response = view(request, *args, **kwargs)
         except AccessDenied as denied:
             response = _json({"error": str(denied), "reason": denied.reason}, denied.status_code)
+        except StoreUnavailable as error:
+            logger.warning("A realtime request cannot be answered: %s", error)
+            response = _json({"error": _("Events cannot be read at the moment."), "reason": "store_unavailable"}, 503)
+            response["Retry-After"] = "2"
         except RequestRejected as error:
             response = _json({"error": str(error), "reason": "bad_request"}, error.status_code)
         patch_cache_control(response, private=True, no_store=True)

@@ -6,6 +6,7 @@ happens in between shows twice and is never lost. Names and errors come from any
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,12 +27,15 @@ from django_workflow.protocol.steps import StepType
 from django_workflow.realtime import access, history
 from django_workflow.realtime.labels import label
 from django_workflow.realtime.messages import BEGINNING
+from django_workflow.realtime.stores import StoreUnavailable
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest
 
     from django_workflow.realtime.access import User
+
+logger = logging.getLogger("django_workflow.realtime")
 
 VIEWS = ("steps", "bar", "badge")
 TRANSPORTS = ("auto", "ws", "poll")
@@ -154,8 +158,12 @@ def take_snapshot(run_id: str, max_steps: int = MAX_STEPS) -> Snapshot | None:
 
 
 def _read_run(runs: QuerySet[Run], run_id: str) -> tuple[int, Run | None]:
-    """The channel's newest position, and only then the run."""
-    cursor = history.newest(run_id)
+    """The channel's newest position, and only then the run. A store that is away hides no run."""
+    try:
+        cursor = history.newest(run_id)
+    except StoreUnavailable as error:
+        logger.warning("The widget of run %s starts without the store: %s", run_id, error)
+        cursor = 0
     return cursor, runs.filter(run_id=run_id).defer(*_UNUSED_COLUMNS).first()
 
 

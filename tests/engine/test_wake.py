@@ -15,6 +15,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.db import connection, transaction
 
+from django_workflow import redis_client
 from django_workflow.engine import wake
 from django_workflow.engine.wake import (
     DUE,
@@ -399,7 +400,7 @@ def test_redis_lost_connection_is_made_anew(
     redis_cache: None, listeners: Listeners, bell: Bell, other_process: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wake, "FIRST_PAUSE", 0.001)
-    client = wake._redis_client("default")
+    client = redis_client.quick_client("default")
     mine = [row["id"] for row in client.client_list(_type="pubsub") if row["sub"] == "2"]
     for client_id in mine:
         client.client_kill_filter(_id=client_id)
@@ -417,7 +418,7 @@ def test_redis_listener_ends_at_once(redis_cache: None, bell: Bell) -> None:
     assert bell.wait(SOON)
     started = time.monotonic()
     assert listeners.stop(SOON)
-    assert time.monotonic() - started < wake.REDIS_TIMEOUT / 2
+    assert time.monotonic() - started < redis_client.TIMEOUT_SECONDS / 2
 
 
 @pytest.mark.django_db(transaction=True)
@@ -428,7 +429,7 @@ def test_a_redis_that_hangs_holds_nobody_up(
         location = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
         settings.CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": location}}
         monkeypatch.setattr(wake, "notify", lambda using, reason: False)
-        monkeypatch.setattr(wake, "REDIS_TIMEOUT", 0.1)
+        monkeypatch.setattr(redis_client, "TIMEOUT_SECONDS", 0.1)
         monkeypatch.setattr(wake, "_publisher", wake._Publisher())
         logged = Event()
         monkeypatch.setattr(wake.logger, "warning", lambda *args: logged.set())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from typing import Any
@@ -9,12 +10,17 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import InMemoryChannelLayer, channel_layers
 from django.contrib.auth.models import User
+from django.db import transaction
 
+from django_workflow.engine.transport import emit_from_outside
+from django_workflow.models import ChannelEvent, Run
 from django_workflow.realtime import feed as feed_module
-from django_workflow.realtime import relay
+from django_workflow.realtime import history, relay
 from django_workflow.realtime.feed import LAYER_GROUP, current_feed
 from django_workflow.realtime.relay import Announcer
-from tests.realtime.helpers import CHANNEL, announce, event_id, position, store, subscribed
+from django_workflow.realtime.stores import StoreUnavailable
+from django_workflow.realtime.stores.memory import MemoryStore
+from tests.realtime.helpers import CHANNEL, announce, event_id, make_run, position, store, subscribed
 
 
 class RecordingLayer:
@@ -138,3 +144,38 @@ async def test_redis_connects_processes(superuser: User, settings: Any, monkeypa
     announce(1)
     assert (await socket.receive_json_from())["id"] == event_id(1)
     await socket.disconnect()
+
+
+# Events of runs, for a store outside the database
+
+
+@pytest.fixture
+def memory(settings: Any) -> None:
+    settings.DJANGO_WORKFLOW = {"realtime_store": "memory"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_events_of_runs_reach_a_store_outside_the_database_after_the_commit(memory: None) -> None:
+    make_run(status=Run.Status.RUNNING)
+    with transaction.atomic():
+        emit_from_outside(CHANNEL, "note", {"n": 1})
+        assert history.newest(CHANNEL) == 0
+    (message,) = history.page_after(CHANNEL, 0)
+    assert (message.event, message.value) == ("note", {"n": 1})
+    assert not ChannelEvent.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_events_that_the_store_does_not_take_end_nothing(
+    memory: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(status=Run.Status.RUNNING)
+
+    def away(*args: Any) -> Any:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(MemoryStore, "append", away)
+    monkeypatch.setattr(relay, "_store_level", logging.WARNING)
+    for _ in range(2):
+        emit_from_outside(run.run_id, "note", {})
+    assert [record.levelname for record in caplog.records if "takes no events" in record.message] == ["WARNING"]

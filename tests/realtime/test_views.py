@@ -211,3 +211,24 @@ def test_the_fragment_of_a_resumed_run_is_the_later_ones(root: Client) -> None:
     failed = make_run(status=Run.Status.FAILED, finished_at=NOW)
     make_run("wfr_2", resumed_from=failed, status=Run.Status.RUNNING, started_at=NOW)
     assert 'run="wfr_2"' in fragment(root).content.decode()
+
+
+# A store that is away
+
+
+@pytest.fixture
+def no_redis(settings: Any) -> None:
+    settings.CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
+    settings.DJANGO_WORKFLOW = {"realtime_store": "redis"}
+
+
+def test_a_poll_of_a_store_that_is_away_is_told_to_come_again(root: Client, no_redis: None) -> None:
+    answer = poll(root)
+    assert (answer.status_code, answer.json()["reason"], answer["Retry-After"]) == (503, "store_unavailable", "2")
+
+
+def test_the_widget_shows_the_run_while_the_store_is_away(root: Client, no_redis: None) -> None:
+    make_run(status=Run.Status.SUCCESS, finished_at=NOW)
+    answer = root.get(reverse("django_workflow:realtime-run", args=[CHANNEL]))
+    assert answer.status_code == 200
+    assert "Done" in answer.content.decode()
