@@ -33,7 +33,7 @@ class Exchange:
     answer: Answer
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class HostedStub:
     """`network` makes the deliveries; `clock` gives the service's time in Unix seconds, and only tests move it.
 
