@@ -9,6 +9,7 @@ app_name = "django_workflow"
 urlpatterns = [
     path("", include("django_workflow.serve.urls")),
     path("api/", include("django_workflow.api.urls")),
+    path("qstash/", include("django_workflow.engine.http_api.urls")),
     path("hooks/", include("django_workflow.engine.hooks")),
     path("realtime/", include("django_workflow.realtime.urls")),
 ]

@@ -9,6 +9,7 @@ from django_workflow.protocol.publish import Message
 
 MOST_RETRIES = 10_000
 LONGEST_DELAY_SECONDS = 366 * 86_400
+LATEST_UNIX_SECOND = 253_402_300_799
 MOST_PARALLELISM = 10_000
 """Of a queue."""
 
@@ -33,3 +34,5 @@ def check(messages: Iterable[Message]) -> None:
             raise QuotaExceeded(
                 f"A delay of {message.delay:.0f} s was asked for; the longest is {LONGEST_DELAY_SECONDS} s (366 days)."
             )
+        if message.not_before is not None and message.not_before > LATEST_UNIX_SECOND:
+            raise QuotaExceeded(f"Unix second {message.not_before:.0f} is after the year 9999.")

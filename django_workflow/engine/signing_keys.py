@@ -111,11 +111,25 @@ def engine_token() -> str:
 
     Its form is that of the hosted engine, base64 of `{"UserID", "Password"}`: SDKs read the user id out of it.
     """
+    return engine_tokens()[0]
+
+
+def engine_tokens() -> list[str]:
+    """Every token that may call the API, the one to give away first. Without a setting for it, tokens derived from
+    SECRET_KEY_FALLBACKS count too."""
     token = get_settings().token
-    if token:
-        return token
-    text = json.dumps({"UserID": USER_ID, "Password": _derive(django_settings.SECRET_KEY, "token")})
-    return base64.b64encode(text.encode()).decode()
+    return [token] if token else _derived_tokens("token")
+
+
+def read_only_tokens() -> list[str]:
+    """Tokens that may only read, derived from SECRET_KEY and then from SECRET_KEY_FALLBACKS."""
+    return _derived_tokens("read-only token")
+
+
+def _derived_tokens(purpose: str) -> list[str]:
+    keys = (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
+    texts = [json.dumps({"UserID": USER_ID, "Password": _derive(key, purpose)}) for key in keys]
+    return [base64.b64encode(text.encode()).decode() for text in texts]
 
 
 def derived_pair(secret_key: str | bytes) -> KeyPair:

@@ -126,7 +126,8 @@ class CancelRun(EngineRequest[None], frozen=True, kw_only=True):
 class CancelRuns(EngineRequest[int], frozen=True, kw_only=True):
     """`DELETE /v2/workflows/runs?…`: how many were cancelled; unknown and ended runs are skipped.
 
-    Every filter that is given must hold; without any, all runs are meant (up to `count`, the oldest first).
+    With `run_ids` nothing else counts. Every other filter that is given must hold; without any, all runs are meant (up
+    to `count`, the oldest first).
     `workflow_url` is the start of a URL unless `exact_url`; `label` is one label or several with commas between, any
     of which will do; `from_date` and `to_date` bound the creation, in Unix milliseconds, both inclusive.
     """

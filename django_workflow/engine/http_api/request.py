@@ -6,7 +6,7 @@ pieces of the path, and gives an ApiResponse or a value that becomes its JSON. R
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -14,9 +14,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from django_workflow.errors import MessageInvalid
+from django_workflow.errors import MessageInvalid, RequestRejected, WorkflowError
 from django_workflow.protocol import headers as h
-from django_workflow.protocol.wire import TOKEN_PARAMETER
+from django_workflow.protocol.wire import TOKEN_PARAMETER, encode_error
 
 T = TypeVar("T")
 
@@ -25,13 +25,17 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """`target` is undecoded, from `/v2`, with its query; header values are text as their bytes say in UTF-8."""
+    """`target` is undecoded, from `/v2`, with its query; header values are text as their bytes say in UTF-8.
+
+    `base` is what stands before the target in the URL that was called: `https://host/workflows/qstash`.
+    """
 
     method: str
     target: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     caller_ip: str = ""
+    base: str = ""
 
     @property
     def path(self) -> str:
@@ -67,6 +71,25 @@ def answer(value: object, status: int = 200) -> ApiResponse:
     return ApiResponse(status, msgspec.json.encode(value))
 
 
+class MethodNotAllowed(RequestRejected):
+    """The path is one of the API's, the method is not one of the path's."""
+
+    status_code = 405
+
+    def __init__(self, message: str, *, methods: Iterable[str]) -> None:
+        super().__init__(message)
+        self.methods = sorted(methods)
+
+
+def refusal(error: WorkflowError) -> ApiResponse:
+    """An error as its status and `{"error": …}`."""
+    status, body = encode_error(error)
+    response = ApiResponse(status, body)
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(error.methods)
+    return response
+
+
 MESSAGE_HEADERS = (
     h.METHOD,
     h.DELAY,
@@ -94,7 +117,8 @@ class Route:
     """`path` is a template: `{name}` stands for one piece (given decoded), `{name...}` for the undecoded rest with its
     query. What follows `handler` describes the call for the OpenAPI document: `query` and `headers` name what it
     reads of them (MESSAGE_HEADERS where a message is published), `body` and `answer` are types (None: any bytes, and no
-    content that clients read)."""
+    content that clients read). `public`: no token is asked for. `largest` is the largest body in bytes (None: one
+    message's)."""
 
     methods: str
     path: str
@@ -105,3 +129,4 @@ class Route:
     body: Any = None
     answer: Any = None
     public: bool = False
+    largest: int | None = None

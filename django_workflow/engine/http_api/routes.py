@@ -12,39 +12,58 @@ from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
-from django_workflow.engine.http_api.request import ApiRequest, ApiResponse, Route, answer
+from django_workflow.engine.http_api.request import ApiRequest, ApiResponse, MethodNotAllowed, Route, answer, refusal
 from django_workflow.errors import RequestUnknown, WorkflowError
-from django_workflow.protocol.wire import encode_error
 
 
 @cache
 def routes() -> tuple[Route, ...]:
     """Every route, in the order in which they are tried."""
-    return ()
+    from django_workflow.engine.http_api import openapi, publishing, runs
+
+    return (
+        *publishing.ROUTES,
+        *runs.ROUTES,
+        *openapi.ROUTES,
+    )
 
 
 def handle(request: ApiRequest) -> ApiResponse:
     """Answer a call. Raises nothing for what a caller did; the database's errors pass."""
     try:
         route, pieces = find(request.method, request.target)
+    except WorkflowError as error:
+        return refusal(error)
+    return perform(route, pieces, request)
+
+
+def perform(route: Route, pieces: dict[str, str], request: ApiRequest) -> ApiResponse:
+    """Answer a call whose route was found."""
+    try:
         result = route.handler(request, **pieces)
     except WorkflowError as error:
-        status, body = encode_error(error)
-        return ApiResponse(status, body)
+        return refusal(error)
     return result if isinstance(result, ApiResponse) else answer(result)
 
 
 def find(method: str, target: str) -> tuple[Route, dict[str, str]]:
-    """The route of a call and the pieces of its path. Raises RequestUnknown."""
+    """The route of a call and the pieces of its path. Raises RequestUnknown, or MethodNotAllowed."""
     path = target.partition("?")[0]
+    others: set[str] = set()
     for pattern in _patterns():
         match = pattern.regex.fullmatch(path)
-        if match is None or method.upper() not in pattern.methods:
+        if match is None:
+            continue
+        if method.upper() not in pattern.methods:
+            others |= pattern.methods
             continue
         pieces = {name: unquote(value) for name, value in match.groupdict().items()}
         if pattern.rest:
             pieces[pattern.rest] = target[match.start(pattern.rest) :]
         return pattern.route, pieces
+    if others:
+        allowed = ", ".join(sorted(others))
+        raise MethodNotAllowed(f"{path[:200]} takes {allowed}, not {method[:20]}.", methods=others)
     raise RequestUnknown(f"The engine has no {method[:20]} {path[:200]}.")
 
 

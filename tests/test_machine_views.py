@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from django_workflow.serve.endpoint import MetaHeaders
+from django_workflow.machine_views import MetaHeaders
 
 META = {
     "CONTENT_TYPE": "application/json",
