@@ -12,19 +12,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from contextlib import aclosing
 from typing import Any
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.utils.translation import gettext as _
 
 from django_workflow.errors import RequestRejected
-from django_workflow.models.channel_event import format_position
-from django_workflow.realtime import access, history
+from django_workflow.realtime import access
 from django_workflow.realtime.access import AccessDenied
-from django_workflow.realtime.feed import current_feed
 from django_workflow.realtime.history import in_database
 from django_workflow.realtime.messages import (
-    Connected,
     Disconnected,
     Error,
     Ping,
@@ -32,9 +30,9 @@ from django_workflow.realtime.messages import (
     check_channel,
     decode_frame,
     encode,
-    gap_message,
     parse_cursor,
 )
+from django_workflow.realtime.streams import follow
 
 logger = logging.getLogger("django_workflow.realtime")
 
@@ -113,19 +111,11 @@ class RealtimeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc] # channels
 
     async def _stream(self, channel: str, position: int | None) -> None:
         """Everything of one channel from a position on (None: only what is new), until canceled."""
-        newest = await in_database(history.newest, channel)
-        subscription = current_feed().subscribe(channel, newest, position)
-        try:
-            await self._say(Connected(channel=channel, cursor=format_position(newest)))
-            if position and await in_database(history.has_gap, channel, position):
-                oldest = await in_database(history.oldest, channel)
-                await self._say(gap_message(channel, oldest, newest))
-            while True:
-                for message in await subscription.next_page():
-                    await self.send(text_data=message.text)
+        async with aclosing(follow(channel, position)) as pages:
+            async for page in pages:
+                for heard in page:
+                    await self.send(text_data=heard.text)
                 await asyncio.sleep(0)  # others have their turn between pages
-        finally:
-            subscription.close()
 
     async def _heartbeat(self) -> None:
         while True:

@@ -73,6 +73,12 @@ class Ping(_System, frozen=True, tag="ping"):
     timestamp: int
 
 
+class Reconnect(_System, frozen=True, tag="reconnect"):
+    """The stream's time is over: come back, and go on from the cursors. `timestamp`: Unix milliseconds."""
+
+    timestamp: int
+
+
 class Error(_System, frozen=True, tag="error"):
     """`code` is for programs, `error` for people; `channel` is set when the other channels go on."""
 

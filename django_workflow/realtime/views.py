@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec, cast
+from inspect import iscoroutinefunction
+from typing import Any, cast
 
 import msgspec
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.translation import gettext as _
@@ -39,33 +41,52 @@ logger = logging.getLogger("django_workflow.realtime")
 POLL_AGAIN_MS = 2000
 CHANNELS_PER_POLL = 50
 
-P = ParamSpec("P")
-View = Callable[Concatenate[HttpRequest, P], HttpResponse]
+View = Callable[..., Any]
 
 
-def _machine_view(view: View[P]) -> View[P]:
+def realtime_view(view: View) -> View:
     """A GET view that decides itself who may read, and says errors as JSON: `{"error", "reason"}`."""
 
     @wraps(view)
-    def answer(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            response = view(request, *args, **kwargs)
-        except AccessDenied as denied:
-            response = _json({"error": str(denied), "reason": denied.reason}, denied.status_code)
-        except StoreUnavailable as error:
-            logger.warning("A realtime request cannot be answered: %s", error)
-            response = _json({"error": _("Events cannot be read at the moment."), "reason": "store_unavailable"}, 503)
-            response["Retry-After"] = "2"
-        except RequestRejected as error:
-            response = _json({"error": str(error), "reason": "bad_request"}, error.status_code)
-        patch_cache_control(response, private=True, no_store=True)
-        patch_vary_headers(response, ["Cookie", access.TOKEN_HEADER])
+            return _private(view(request, *args, **kwargs))
+        except Exception as error:
+            return _private(_refusal(error))
+
+    @wraps(view)
+    async def async_answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            return _private(await view(request, *args, **kwargs))
+        except Exception as error:
+            return _private(_refusal(error))
+
+    chosen = async_answer if iscoroutinefunction(view) else answer
+    return cast(View, login_not_required(require_GET(chosen)))
+
+
+def _refusal(error: Exception) -> HttpResponse:
+    """The answer to a request that cannot be served; what is no such error is raised on."""
+    if isinstance(error, AccessDenied):
+        return _json({"error": str(error), "reason": error.reason}, error.status_code)
+    if isinstance(error, StoreUnavailable):
+        logger.warning("A realtime request cannot be answered: %s", error)
+        response = _json({"error": _("Events cannot be read at the moment."), "reason": "store_unavailable"}, 503)
+        response["Retry-After"] = "2"
         return response
+    if isinstance(error, RequestRejected):
+        return _json({"error": str(error), "reason": "bad_request"}, error.status_code)
+    raise error
 
-    return cast("View[P]", login_not_required(require_GET(answer)))
+
+def _private(response: HttpResponseBase) -> HttpResponseBase:
+    if not response.streaming:
+        patch_cache_control(response, private=True, no_store=True)
+    patch_vary_headers(response, ["Cookie", access.TOKEN_HEADER])
+    return response
 
 
-@_machine_view
+@realtime_view
 def poll(request: HttpRequest) -> HttpResponse:
     """Events after the given cursors: `?channel=a&channel=b&last_ack_a=<id>&limit=100`.
 
@@ -116,7 +137,7 @@ def poll(request: HttpRequest) -> HttpResponse:
     return _json(answer)
 
 
-@_machine_view
+@realtime_view
 def run_fragment(request: HttpRequest, run_id: str) -> HttpResponse:
     """A run's widget, as `{% workflow_progress %}` renders it: `?view=steps&respond=1&max-steps=100`.
 
