@@ -162,9 +162,9 @@ class Dispatcher:
         config = lease.config
         headers: dict[str, str] = {}
         if info is not None and lease.kind != Delivery.Kind.CALL:
-            headers.update(names.forwardable(info.config.headers))
+            headers.update(_users(info.config.headers))
         if config is not None:
-            headers.update(names.forwardable(config.headers))
+            headers.update(_users(config.headers))
         content_type = config.content_type if config is not None else None
         if content_type is None and lease.kind not in (Delivery.Kind.CALL, Delivery.Kind.MESSAGE):
             content_type = "application/json"
@@ -188,6 +188,11 @@ class Dispatcher:
         else:
             headers.pop(names.WORKFLOW_SDK_VERSION, None)
         return headers
+
+
+def _users(headers: dict[str, str]) -> dict[str, str]:
+    """What is forwarded of these, in names of one spelling: `x-a` of the run and `X-A` of a step are one header."""
+    return {names.canonical(name): value for name, value in names.forwardable(headers).items()}
 
 
 def _add_sender(headers: dict[str, str], message: StoredMessage) -> None:

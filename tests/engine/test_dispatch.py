@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import pytest
@@ -11,8 +11,11 @@ from django.http import HttpRequest, HttpResponse
 
 from django_workflow import WorkflowContext, workflow
 from django_workflow.engine import dispatch, leases, transport
+from django_workflow.engine.network import HttpAnswer
+from django_workflow.engine.shared import shared_cache
 from django_workflow.testing import WorkflowClock, run_workflows
 from django_workflow.testing.factories import make_worker
+from tests.engine.deliveries import ALIAS, Hand, start
 
 
 def wall(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -75,3 +78,26 @@ def test_a_trigger_says_when_no_worker_was_seen(
     workflow_clock.advance(61)
     make_worker(heartbeat_at=workflow_clock.now() - timedelta(seconds=5))
     assert not trigger()
+
+
+class Listening:
+    """A network that keeps the headers of its last call."""
+
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float, *, guarded: bool
+    ) -> HttpAnswer:
+        self.headers = headers
+        return HttpAnswer(status=200)
+
+
+@pytest.mark.django_db
+def test_a_header_of_a_delivery_is_there_once_however_it_was_spelled(workflow_clock: WorkflowClock) -> None:
+    run = start(headers={"upstash-workflow-sdk-version": "1", "x-user": "ada"}, url="https://elsewhere.example/flow")
+    (lease,) = Hand(workflow_clock).claim()
+    network = Listening()
+    dispatcher = dispatch.Dispatcher(ALIAS, shared_cache(ALIAS), workflow_clock.now, network)  # type: ignore[arg-type]
+    dispatcher.dispatch(lease, lambda fact: None)
+    names = ("upstash-workflow-sdk-version", "x-user")
+    told = [(name, value) for name, value in network.headers.items() if name.lower() in names]
+    assert told == [("Upstash-Workflow-Sdk-Version", "1"), ("X-User", "ada")]
+    assert network.headers["Upstash-Workflow-RunId"] == run.run_id
