@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.request import split_domain_port, validate_host
 
 from django_workflow.dev_server.events import tell_call
 from django_workflow.dev_server.settings import THIS_MACHINE
+from django_workflow.engine.http_api.auth import take_token
 
 Next = Callable[[HttpRequest], HttpResponse]
 
@@ -21,8 +24,8 @@ def tell_calls(get_response: Next) -> Next:
         started = time.monotonic()
         response = get_response(request)
         if request.path.startswith("/v2/"):
-            error = "" if response.status_code < 400 or response.streaming else response.content[:2000].decode()
-            tell_call(request.method or "", _target(request), response.status_code, time.monotonic() - started, error)
+            seconds = time.monotonic() - started
+            tell_call(request.method or "", _target(request), response.status_code, seconds, _error(response))
         return response
 
     return middleware
@@ -36,16 +39,21 @@ def refuse_strangers(get_response: Next) -> Next:
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        request.get_host()  # raises DisallowedHost, which is a 400: a page may have pointed its own name at us
+        try:
+            request.get_host()
+        except DisallowedHost:  # a page may have pointed a name of its own at this machine
+            near = ", ".join(settings.ALLOWED_HOSTS)
+            return _refusal(400, f"The host in this call is not one of {near}. --host lets others in.")
         origin = request.headers.get("Origin")
         if origin and request.method not in ("GET", "HEAD") and not _is_near(origin):
-            return JsonResponse(
-                {"error": f"A web page of {origin} may not call the development server. Call it from your own server."},
-                status=403,
-            )
+            return _refusal(403, f"A web page of {origin} may not call the development server; your own server may.")
         return get_response(request)
 
     return middleware
+
+
+def _refusal(status: int, error: str) -> HttpResponse:
+    return JsonResponse({"error": error}, status=status)
 
 
 def _is_near(origin: str) -> bool:
@@ -58,7 +66,17 @@ def _target(request: HttpRequest) -> str:
     """Path and query as they came, without the token."""
     raw = getattr(request, "scope", {}).get("raw_path")
     path = raw.decode("ascii", "replace") if raw else request.path
-    query = "&".join(
-        piece for piece in request.META.get("QUERY_STRING", "").split("&") if not piece.startswith("qstash_token=")
-    )
+    query, _ = take_token(request.META.get("QUERY_STRING", ""))
     return f"{path}?{query}" if query else path
+
+
+def _error(response: HttpResponse) -> str:
+    """What an answer says was wrong, "" when nothing was."""
+    if response.status_code < 400 or response.streaming:
+        return ""
+    text = response.content.decode("utf-8", "replace")
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return text
+    return str(said.get("error", text)) if isinstance(said, dict) else text

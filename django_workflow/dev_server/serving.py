@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from twisted.web.http import HTTPChannel
 
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
 from django.core.management import call_command
 
 from django_workflow.conf import get_settings
@@ -69,9 +69,8 @@ class DevServer:
 
     def __init__(self, sockets: Sequence[socket.socket], *, admin: bool) -> None:
         HTTPChannel.totalHeadersSize = HTTPChannel.MAX_LENGTH = LARGEST_HEAD
-        application = get_asgi_application()
-        if admin:
-            application = ASGIStaticFilesHandler(application)
+        # Not get_asgi_application(): it would set up logging again, without what `events` has added.
+        application = ASGIStaticFilesHandler(ASGIHandler()) if admin else ASGIHandler()
         self._sockets = sockets
         # "-": daphne wants a description of an endpoint, but has none for an open IPv6 socket; they are taken below.
         self._server = Server(
@@ -107,6 +106,7 @@ class DevServer:
 
     def _open(self) -> None:
         for sock in self._sockets:
+            sock.setblocking(False)  # the reactor accepts until nobody is left
             reactor.adoptStreamPort(sock.fileno(), sock.family, self._server.http_factory)
         reactor.callWhenRunning(self._ready)
 
