@@ -25,6 +25,7 @@ from django_workflow.engine.clock import SystemClock
 from django_workflow.engine.committer import Committer, Writer
 from django_workflow.engine.dispatch import Dispatcher, blocked_by
 from django_workflow.engine.facts import Answer, Settlement
+from django_workflow.engine.flow_control import start_late
 from django_workflow.engine.leases import (
     Observer,
     beat,
@@ -220,9 +221,25 @@ class Worker:
     def _pool_loop(self) -> None:
         while (lease := self._leases.get()) is not None:
             try:
-                self._deliver(lease)
+                if self._may_start(lease):
+                    self._deliver(lease)
             finally:
                 self._delivered(lease)
+
+    def _may_start(self, lease: Lease) -> bool:
+        """False when the pool was busy for so long that the lease's key has no rate left for it: it is given back."""
+        now = self._clock.now()
+        if lease.start_by is None or now <= lease.start_by:
+            return True
+        assert self.key is not None
+        try:
+            if start_late(self.alias, lease, now):
+                return True
+            release(self.alias, self.key, [lease])
+        except DatabaseError as error:  # it stays leased; the duties give it back
+            self._note("late starts", error)
+        self._bell.ring()
+        return False
 
     def _delivered(self, lease: Lease) -> None:
         with self._lock:
