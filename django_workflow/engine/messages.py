@@ -195,7 +195,7 @@ def add_message(
         due_at=due,
     )
     # The next message of a queue waits for the callbacks of the one before it.
-    queue, place = (log.queue, log.pk) if source is None else (source.queue, source.queue_key)
+    queue, place = (log.queue, log.pk) if source is None else queues.place_of(unit.alias, source)
     unit.add_message(log)
     unit.add_delivery(
         Delivery(

@@ -19,6 +19,7 @@ from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from django_workflow.engine import limits
+from django_workflow.engine.records import Lease
 from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.errors import EngineError, MessageInvalid, QuotaExceeded
 from django_workflow.models import Delivery, MessageLog, Queue
@@ -98,6 +99,12 @@ def _ready(alias: str, now: datetime) -> QuerySet[Any]:
         .filter(Q(again__isnull=False) | Q(head_due_at__lte=now, taken__lt=F("parallelism")))
         .order_by(Coalesce("again", "head"))
     )
+
+
+def place_of(alias: str, lease: Lease) -> tuple[str, UUID | None]:
+    """The queue and the place of a delivery that was leased; none when its queue was deleted since then."""
+    there = lease.queue and Queue.objects.using(alias).filter(name=lease.queue).exists()
+    return (lease.queue, lease.queue_key) if there else ("", None)
 
 
 # The queues themselves
