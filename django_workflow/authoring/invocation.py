@@ -109,6 +109,8 @@ def _capturing(function: Callable[..., Any], args: Sequence[Any], returned: list
 class _NoPort:
     """Where there is no run to submit to."""
 
+    writes_starts = False
+
     def step_started(self, step: Step) -> None:
         raise AssertionError("nothing is run here")
 

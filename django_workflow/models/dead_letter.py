@@ -7,17 +7,21 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from django_workflow.models.fields import key_field
+from django_workflow.models.fields import ExactCharField, key_field
 from django_workflow.models.message_log import MessageLog
 from django_workflow.models.run import Run
 
 
 class DeadLetter(models.Model):
+    """`status`, `error` and `response_*` are of the answer that was given up with, `failure_*` of the failure callback:
+    its message's key, and what it was answered last. `dlq_id` is the hosted engine's id of the letter."""
+
     class FailureState(models.TextChoices):
         NONE = "none", _("No failure function")
         IN_PROGRESS = "in_progress", _("In progress")
         SUCCESS = "success", _("Done")
         FAILED = "failed", _("Failed")
+        CANCELED = "canceled", _("Canceled")
 
     id = key_field()
     run = models.OneToOneField(
@@ -31,6 +35,7 @@ class DeadLetter(models.Model):
         on_delete=models.CASCADE,
         related_name="dead_letter",
     )
+    dlq_id = ExactCharField(max_length=255, blank=True, default="", editable=False)
     message_key = models.UUIDField()
     step_name = models.CharField(_("step"), max_length=255, blank=True)
     destination = models.TextField(_("destination"))
@@ -41,6 +46,9 @@ class DeadLetter(models.Model):
     failure_state = models.CharField(
         _("failure function"), max_length=11, choices=FailureState.choices, default=FailureState.NONE
     )
+    failure_key = models.UUIDField(null=True, blank=True, editable=False)
+    failure_status = models.PositiveIntegerField(_("failure function's status"), default=0)
+    failure_headers = models.TextField(blank=True, default="")
     failure_response = models.TextField(_("failure function's answer"), blank=True)
     created_at = models.DateTimeField(_("failed"))
 

@@ -27,6 +27,10 @@ class RunQuerySet(models.QuerySet["Run"]):
     def finished(self) -> Self:
         return self.filter(status__in=Run.FINAL)
 
+    def hosted(self) -> Self:
+        """Runs that go on in the hosted engine: their rows are the mirror's."""
+        return self.filter(check_at__isnull=False)
+
     def with_label(self, label: str) -> Self:
         return self.filter(labels__contains=f",{label},")
 
@@ -51,6 +55,9 @@ class RunQuerySet(models.QuerySet["Run"]):
 
 
 class Run(models.Model):
+    """`check_at`: when the hosted engine is asked about this run next; empty for runs that are over, and for those of
+    the embedded engine."""
+
     class Status(models.TextChoices):
         SCHEDULED = "scheduled", _("Scheduled")
         QUEUED = "queued", _("Queued")
@@ -70,6 +77,7 @@ class Run(models.Model):
         SCHEDULE = "schedule", _("Schedule")
         PARENT = "parent", _("Another run")
         RESUME = "resume", _("Resumed")
+        RESTART = "restart", _("Restarted")
 
     FINAL = (Status.SUCCESS, Status.FAILED, Status.CANCELED)
     # With parallel branches the most urgent of their states is the run's.
@@ -120,6 +128,7 @@ class Run(models.Model):
     finished_at = models.DateTimeField(_("ended"), null=True, blank=True)
     due_at = models.DateTimeField(_("due"), null=True, blank=True)
     deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True)
+    check_at = models.DateTimeField(null=True, blank=True, editable=False)
     caller_ip = models.CharField(max_length=45, blank=True, default="")
     code_version = models.CharField(max_length=64, blank=True)
     content_type = models.ForeignKey(
@@ -141,6 +150,7 @@ class Run(models.Model):
             models.Index(fields=("-created_at",), name="workflow_run_created"),
             models.Index(fields=("finished_at",), name="workflow_run_finished"),
             models.Index(fields=("content_type", "object_id"), name="workflow_run_object"),
+            models.Index(fields=("check_at",), name="workflow_run_check"),
         )
         permissions = (
             ("cancel_run", "Can cancel runs"),

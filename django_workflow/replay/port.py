@@ -18,10 +18,14 @@ PROGRESS_EVENT = "workflow.progress"
 
 
 class Port(Protocol):
+    @property
+    def writes_starts(self) -> bool:
+        """Whether `step_started` uses the ORM."""
+
     def step_started(self, step: Step) -> None:
         """A step's function is about to run (its `out` is still None). Must be cheap; raises nothing.
 
-        Of async functions it is told on the workflow's event loop: no ORM here.
+        Of async functions it is told on the workflow's event loop, unless it `writes_starts`: else no ORM here.
         """
 
     def submit(self, submissions: Sequence[Submission]) -> bool:

@@ -243,7 +243,10 @@ class TaskSteps:
         if not isinstance(call, LocalCall) or executor.is_atomic(call):
             return await self.loop.outside(lambda: executor.perform(call, go.step_id, go.concurrent))
         with executor.guarded(call.name, go.concurrent):
-            current = executor.start(call, go.step_id, go.concurrent)
+            if executor.port.writes_starts:
+                current = await self.loop.outside(lambda: executor.start(call, go.step_id, go.concurrent))
+            else:
+                current = executor.start(call, go.step_id, go.concurrent)
             if call.is_async:
                 value = executor.work(call, current)
             else:

@@ -32,6 +32,8 @@ def record_call(call: EndpointCall) -> EndpointResponse:
             answer.status,
             extra={"run_id": call.run_id, "step": returned.step_name},
         )
+        if call.observer is not None:
+            call.observer.call_returned(None)
         return responses.acknowledged(call.run_id, responses.FROM_CALLBACK)
     step = Step(
         step_id=returned.step_id,

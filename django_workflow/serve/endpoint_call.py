@@ -9,8 +9,10 @@ from typing import Any
 from django_workflow.authoring.context_base import RunDetails
 from django_workflow.authoring.decorator import Workflow
 from django_workflow.client.client import Client
+from django_workflow.client.observer import Failure, Observer
 from django_workflow.client.session import DeliverySession
 from django_workflow.errors import NonRetryableError, PayloadInvalid, QuotaExceeded, RetryAfterError, RunEnded
+from django_workflow.protocol import headers as h
 from django_workflow.protocol.invocation import Invocation
 from django_workflow.serve import responses
 from django_workflow.serve.endpoint import EndpointRequest, EndpointResponse
@@ -29,6 +31,7 @@ class EndpointCall:
     client: Client
     session: DeliverySession | None
     signed: bool
+    observer: Observer | None = None
 
     @property
     def run_id(self) -> str:
@@ -45,8 +48,15 @@ class EndpointCall:
             labels=invocation.labels,
             retried=invocation.retried,
             created_at=invocation.created_at,
-            first_run_id=getattr(self.session, "first_run_id", ""),
+            first_run_id=self._first_run_id,
         )
+
+    @property
+    def _first_run_id(self) -> str:
+        """The first run of a chain of resumed ones; empty for the run itself. Callers from outside name none."""
+        if self.session is not None:
+            return getattr(self.session, "first_run_id", "")
+        return h.any_case(self.request.headers).get(h.FIRST_RUN, "") if self.invocation.run_id else ""
 
     def submitter(self) -> Submitter:
         invocation = self.invocation
@@ -55,6 +65,7 @@ class EndpointCall:
             invocation.run_id,
             self.request.url,
             session=self.session,
+            observer=self.observer,
             created_at=invocation.created_at,
             invoke_count=invocation.invoke_count,
         )
@@ -68,10 +79,22 @@ class EndpointCall:
         """
         if by_engine and isinstance(error, RunEnded):
             logger.info("run %s ended while it was worked on", self.run_id, extra=self._extra(step_name))
+            if self.observer is not None:
+                self.observer.run_ended()
             return responses.acknowledged(self.run_id)
         retry = not (by_engine and isinstance(error, QuotaExceeded)) and not self._is_bad_payload(error)
         self._log(error, step_name)
-        return responses.failed(error, step_name=step_name, retry=retry, show_stack=self.signed)
+        response = responses.failed(error, step_name=step_name, retry=retry, show_stack=self.signed)
+        if self.observer is not None:
+            self.observer.failed(told_failure(response, error, step_name))
+        return response
+
+    def turned_away(self) -> EndpointResponse:
+        """The answer for a function that returned before its first step."""
+        response = responses.not_authenticated(self.run_id)
+        if self.observer is not None:
+            self.observer.failed(told_failure(response, responses.NOT_AUTHENTICATED))
+        return response
 
     def _is_bad_payload(self, error: BaseException) -> bool:
         """Whether the payload of this run does not fit. A step may meet the same error with another workflow's."""
@@ -94,3 +117,16 @@ class EndpointCall:
 
     def _extra(self, step_name: str | None) -> dict[str, Any]:
         return {"run_id": self.run_id, "workflow": self.workflow.name, "step": step_name}
+
+
+def told_failure(response: EndpointResponse, error: BaseException | str, step_name: str | None = None) -> Failure:
+    """An answer as observers are told of it."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {responses.message_of(error)}"
+    return Failure(
+        status=response.status,
+        error=text,
+        step_name=step_name,
+        final=response.status == responses.NON_RETRYABLE_STATUS,
+        headers=response.headers,
+        body=response.body,
+    )

@@ -25,9 +25,13 @@ def report_failure(call: EndpointCall) -> EndpointResponse:
     The workflow is tried out first, as it may turn callers away by returning before its first step. An exception there
     turns nobody away: it may be the very reason of the failure.
     """
-    workflow, failure = call.workflow, call.invocation.failure
+    workflow, failure, observer = call.workflow, call.invocation.failure, call.observer
     assert failure is not None
+    if observer is not None:
+        observer.arrived()
     if workflow.on_failure is None:
+        if observer is not None:
+            observer.failure_handled(found=False)
         found_none = {h.FAILURE_CALLBACK_NOT_FOUND: "true"}
         return responses.acknowledged(call.run_id, responses.NO_FAILURE_FUNCTION, found_none)
     details = call.details()
@@ -43,6 +47,8 @@ def report_failure(call: EndpointCall) -> EndpointResponse:
     except BaseException as error:
         return call.failed(error)
     logger.info("failure function of run %s has run", call.run_id, extra={"run_id": call.run_id})
+    if observer is not None:
+        observer.failure_handled(result=result)
     return responses.failure_handled(result)
 
 

@@ -12,9 +12,12 @@ from typing import Any
 from django_workflow.authoring.decorator import Workflow
 from django_workflow.authoring.invocation import invoke
 from django_workflow.client.client import Client
-from django_workflow.client.session import DeliverySession, current_session
+from django_workflow.client.observer import Delivered, Observer, observe
+from django_workflow.client.session import DeliverySession, current_region, current_session
+from django_workflow.conf import region_name
 from django_workflow.errors import EngineError, InvocationInvalid, Misconfigured, RunEnded, SignatureInvalid, StepError
-from django_workflow.protocol.invocation import Kind, classify
+from django_workflow.protocol import headers as h
+from django_workflow.protocol.invocation import Invocation, Kind, classify
 from django_workflow.replay.journal import Journal
 from django_workflow.replay.outcome import Cancelled, Failed, Finished, NoStepReached, Outcome
 from django_workflow.serve import keys, responses
@@ -47,9 +50,11 @@ def handle(
             logger.warning("request to workflow %r refused: %s (%s)", workflow.name, error, error.reason)
             return responses.unsigned(error)
     token = current_session.set(session)
+    region = current_region.set(None if session is not None else region_name(request.headers.get(h.REGION)))
     try:
         return _answer(workflow, request, client, session, signed)
     finally:
+        current_region.reset(region)
         current_session.reset(token)
 
 
@@ -68,11 +73,14 @@ def _answer(
         if invocation.lazy:
             invocation = invocation.with_messages(client.fetch_run(run_id, invocation.message_id))
     except RunEnded:
+        if observer := _observer(workflow, request, invocation, session):
+            observer.run_ended()
         return responses.acknowledged(run_id, responses.ALREADY_ENDED)
     except (InvocationInvalid, EngineError) as error:
         logger.error("delivery of run %s to workflow %r cannot be read: %s", run_id or "?", workflow.name, error)
         return responses.failed(error, show_stack=signed)
-    call = EndpointCall(workflow, request, invocation, client, session, signed)
+    observer = _observer(workflow, request, invocation, session)
+    call = EndpointCall(workflow, request, invocation, client, session, signed, observer)
     if invocation.kind is Kind.STEPS:
         return execute(call)
     if invocation.kind is Kind.CALL_CALLBACK:
@@ -82,10 +90,21 @@ def _answer(
     return start_run(call)
 
 
+def _observer(
+    workflow: Workflow[Any, Any], request: EndpointRequest, invocation: Invocation, session: DeliverySession | None
+) -> Observer | None:
+    """Who watches a delivery; nobody one of this process's own engine, which writes everything down itself."""
+    if session is not None:
+        return None
+    return observe(Delivered(workflow=workflow.name, url=request.url, headers=request.headers, invocation=invocation))
+
+
 def execute(call: EndpointCall) -> EndpointResponse:
     """Replay the run's known steps and run the next one."""
     steps = call.invocation.steps
     assert steps is not None
+    if call.observer is not None:
+        call.observer.arrived()
     submitter = call.submitter()
     try:
         journal = Journal.from_messages(steps.messages)
@@ -103,7 +122,7 @@ def _conclude(call: EndpointCall, submitter: Submitter, outcome: Outcome) -> End
     if isinstance(outcome, Failed):
         return call.failed(outcome.error, step_name=outcome.step_name, by_engine=outcome.by_engine)
     if isinstance(outcome, NoStepReached):
-        return responses.not_authenticated(call.run_id)
+        return call.turned_away()
     try:
         if isinstance(outcome, Finished):
             submitter.finish(outcome.result)

@@ -85,7 +85,7 @@ def failed(
     """The answer for an exception: 489 when it must not be tried again, 429 when it names a time, else 500."""
     body = {
         "error": _NAMES_ON_THE_WIRE.get(type(error), type(error).__name__),
-        "message": _message(error),
+        "message": message_of(error),
         "stack": _stack(error) if show_stack else "",
     }
     headers = {}
@@ -99,7 +99,7 @@ def failed(
             headers[h.RETRY_AFTER] = retry_after(error.retry_after)
             return _response(429, body, headers)
         except (ValueError, TypeError) as cause:
-            body["message"] = f"{body['message']} ({_message(cause)})"
+            body["message"] = f"{body['message']} ({message_of(cause)})"
     return _response(500, body, headers)
 
 
@@ -128,7 +128,8 @@ def _response(status: int, body: dict[str, Any], headers: dict[str, str] | None 
     return EndpointResponse(status, {**HEADERS, **headers} if headers else HEADERS, _encode(body))
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """An exception's text, cut and made sendable."""
     try:
         text = str(error) or type(error).__name__
     except Exception:  # an exception whose own text fails must not hide what happened

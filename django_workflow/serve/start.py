@@ -58,6 +58,8 @@ def start_run(call: EndpointCall) -> EndpointResponse:
     except EngineError as error:
         return call.failed(error, by_engine=True)
     logger.info("run %s of workflow %r starts", run_id, workflow.name, extra={"run_id": run_id})
+    if call.observer is not None:
+        call.observer.run_started(run_id)
     return responses.acknowledged(run_id)
 
 

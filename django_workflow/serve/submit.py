@@ -13,6 +13,7 @@ from typing import Any
 
 from django_workflow.client.client import Client, with_default_retries
 from django_workflow.client.messages import FEATURE_SET, JSON, STEP_HEADERS, init_message
+from django_workflow.client.observer import Observer
 from django_workflow.client.options import TriggerOptions
 from django_workflow.client.session import DeliverySession
 from django_workflow.client.urls import workflow_url
@@ -50,7 +51,17 @@ class Submitter:
     `created_at` in Unix milliseconds; `invoke_count` says how many workflows have invoked one another up to this run.
     """
 
-    __slots__ = ("_fields", "_headers", "client", "created_at", "invoke_count", "run_id", "session", "url")
+    __slots__ = (
+        "_fields",
+        "_headers",
+        "client",
+        "created_at",
+        "invoke_count",
+        "observer",
+        "run_id",
+        "session",
+        "url",
+    )
 
     def __init__(
         self,
@@ -59,6 +70,7 @@ class Submitter:
         url: str,
         *,
         session: DeliverySession | None = None,
+        observer: Observer | None = None,
         created_at: int | None = None,
         invoke_count: int = 0,
     ) -> None:
@@ -66,6 +78,7 @@ class Submitter:
         self.run_id = run_id
         self.url = url
         self.session = session
+        self.observer = observer
         self.created_at = created_at
         self.invoke_count = invoke_count
         self._fields = WorkflowFields(run_id=run_id, url=url, features=FEATURES, sdk_version=h.PROTOCOL_VERSION)
@@ -73,9 +86,15 @@ class Submitter:
 
     # Port
 
+    @property
+    def writes_starts(self) -> bool:
+        return self.observer is not None
+
     def step_started(self, step: Step) -> None:
         if self.session is not None:
             self.session.step_started(step)
+        elif self.observer is not None:
+            self.observer.step_started(step)
 
     def submit(self, submissions: Sequence[Submission]) -> bool:
         if logger.isEnabledFor(logging.DEBUG):
@@ -83,7 +102,7 @@ class Submitter:
                 logger.debug(
                     "run %s submits step %r", self.run_id, submission.step.step_name, extra={"run_id": self.run_id}
                 )
-        messages = []
+        messages, invoked = [], []
         requests: list[EngineRequest[Any]] = []
         for submission in submissions:
             if isinstance(submission, StepSubmission):
@@ -93,10 +112,13 @@ class Submitter:
             elif isinstance(submission, WaitSubmission):
                 requests.append(self._wait(submission))
             else:
-                requests.append(Publish(message=self._invoke(submission)))
+                invoked.append(self._invoke(submission))
+                requests.append(Publish(message=invoked[-1]))
         self.client.batch(messages)
         for request in requests:
             self.client.transport.send(request)
+        if self.observer is not None:
+            self.observer.submitted(submissions, invoked)
         return False
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -117,13 +139,19 @@ class Submitter:
 
     def finish(self, result: bytes | None) -> None:
         self.client.finish(self.run_id, result)
+        if self.observer is not None:
+            self.observer.finished(result)
 
     def cancel(self) -> None:
         self.client.cancel_run(self.run_id)
+        if self.observer is not None:
+            self.observer.canceled()
 
     def publish_step(self, step: Step) -> None:
         """A step that did not come out of the function: the result of a call, brought by its callback."""
         self.client.publish(self._step(StepSubmission(step)))
+        if self.observer is not None:
+            self.observer.call_returned(step)
 
     # Messages
 
@@ -187,6 +215,7 @@ class Submitter:
             step=wait.step,
             timeout=wait.timeout,
             prompt=wait.message,
+            form=wait.form,
         )
 
     def _invoke(self, invoke: InvokeSubmission) -> Message:

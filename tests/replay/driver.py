@@ -73,6 +73,7 @@ class Engine:
     deliveries: int = 0
     rollbacks: int = 0
     kept_results: dict[int, Step] = field(default_factory=dict)
+    writes_starts: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.workflow, Workflow):

@@ -1,0 +1,549 @@
+"""One change of a hosted run's rows: locked, written and told in one transaction.
+
+    with changing(run_id) as change:
+        if change is not None:
+            change.record_result(step)
+
+The recorder, the backfill and the outbox call it. Every method may be called again with what is known already, and
+then does nothing: deliveries come twice, late, and in another order. Rows, events and signals are those that the
+embedded engine writes, so that whoever shows a run need not know who keeps it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import msgspec
+from django.db import IntegrityError, transaction
+from django.dispatch import Signal
+
+from django_workflow import signals
+from django_workflow.conf import get_settings
+from django_workflow.mirror.run_rows import CHECK_AFTER
+from django_workflow.mirror.surroundings import surroundings
+from django_workflow.models import Attempt, ChannelEvent, JournalEntry, Run, Step, Waiter
+from django_workflow.models.channel_event import position_at
+from django_workflow.models.step import PREVIEW_CHARACTERS
+from django_workflow.protocol.bodies import printable
+from django_workflow.protocol.publish import Message
+from django_workflow.protocol.steps import CallType, StepType, encode_step
+from django_workflow.protocol.steps import Step as WireStep
+from django_workflow.protocol.updates import step_result, update
+
+logger = logging.getLogger("django_workflow.mirror")
+
+LONGEST_CHECK = timedelta(hours=6)
+"""How late at most a run that sleeps or waits is asked after: it may have been canceled elsewhere."""
+
+STEPS_PER_STATEMENT = 500
+
+SLEEPS = (StepType.SLEEP_FOR, StepType.SLEEP_UNTIL)
+WAITS = (StepType.WAIT, StepType.WAIT_FOR_WEBHOOK)
+# Their rows were written when they began, before a delivery of their own.
+ANNOUNCED = (*WAITS, StepType.CALL, StepType.INVOKE)
+
+
+@contextmanager
+def changing(run_id: str, *, create: Callable[[], Run] | None = None) -> Iterator[RunChange | None]:
+    """A transaction that holds a run's row and writes what the block changes.
+
+    None: there is no such run. `create` makes the row of one that is not known yet.
+    """
+    alias = get_settings().database
+    with surroundings().atomic(alias):
+        run = _locked(alias, run_id) or (None if create is None else _created(alias, create()))
+        if run is None:
+            yield None
+            return
+        change = RunChange(alias, run, surroundings().now())
+        yield change
+        change.write()
+
+
+def _locked(alias: str, run_id: str) -> Run | None:
+    key = Run.objects.using(alias).filter(run_id=run_id).values_list("pk", flat=True).first()
+    return None if key is None else Run.objects.using(alias).locked([key]).first()
+
+
+def _created(alias: str, run: Run) -> Run | None:
+    try:
+        with transaction.atomic(using=alias):
+            run.save(using=alias, force_insert=True)
+    except IntegrityError:  # another process heard of it at the same moment
+        return _locked(alias, run.run_id)
+    return run
+
+
+class RunChange:
+    """A run's row, locked, and what changes with it."""
+
+    def __init__(self, alias: str, run: Run, now: datetime) -> None:
+        self.alias = alias
+        self.run = run
+        self.now = now
+        self._before = {field: getattr(run, field) for field in _RUN_FIELDS}
+        self._steps: dict[int, Step | None] = {}
+        self._touched: dict[int, Step] = {}
+        self._entries: list[JournalEntry] = []
+        self._events: list[tuple[str, str]] = []
+        self._signals: list[tuple[Signal, dict[str, Any]]] = []
+        self._explained: tuple[str, str, datetime | None] | None = None
+        self._moves = False
+
+    # What is known
+
+    @property
+    def alive(self) -> bool:
+        return not self.run.is_finished
+
+    @property
+    def config(self) -> Message | None:
+        """The run's options as its trigger said them; None when somebody else has started it."""
+        try:
+            return _config_decoder.decode(self.run.config)
+        except msgspec.MsgspecError:
+            return None
+
+    def known_results(self) -> set[int]:
+        """Numbers of the steps that have a result here."""
+        rows = JournalEntry.objects.using(self.alias).filter(run=self.run, step_id__isnull=False)
+        known = {step_id for step_id in rows.values_list("step_id", flat=True) if step_id is not None}
+        return known | {entry.step_id for entry in self._entries if entry.step_id is not None}
+
+    def read_steps(self, step_ids: Iterable[int]) -> None:
+        """Read the rows of many steps together."""
+        wanted = sorted(set(step_ids) - self._steps.keys())
+        self._steps.update(dict.fromkeys(wanted))
+        for start in range(0, len(wanted), STEPS_PER_STATEMENT):
+            some = wanted[start : start + STEPS_PER_STATEMENT]
+            rows = Step.objects.using(self.alias).filter(run=self.run, step_id__in=some)
+            self._steps.update((row.step_id, row) for row in rows)
+
+    def step(self, step_id: int) -> Step | None:
+        self.read_steps((step_id,))
+        return self._steps[step_id]
+
+    # The run begins and goes on
+
+    def begin(self, at: datetime | None = None) -> None:
+        """Its first call was made."""
+        run = self.run
+        if run.started_at is not None:
+            return
+        run.started_at = at or self.now
+        self._moves = True
+        self.tell("runStart", at=run.started_at)
+        self._signal(signals.run_started)
+
+    def goes_on(self, last: WireStep | None) -> None:
+        """A delivery came whose newest message is this step (None: the payload): what it slept for is over."""
+        self.begin()
+        self._moves = True
+        if last is None or last.is_plan or last.step_type not in SLEEPS:
+            return
+        row = self.step(last.step_id)
+        if row is not None and row.status == Step.Status.SLEEPING:
+            self._put(row, status=Step.Status.SUCCESS, finished_at=self.now)
+
+    def reopen(self) -> None:
+        """The engine took something of a run that was thought to have failed: it goes on."""
+        run = self.run
+        if run.status != Run.Status.FAILED:
+            return
+        run.status, run.finished_at, run.error, run.error_step = Run.Status.RUNNING, None, "", ""
+        self._moves = True
+
+    # Steps
+
+    def start_step(self, step: WireStep, *, attempt: int, at: datetime) -> None:
+        """A step's function is about to run."""
+        row = self._row(step)
+        if row.position is not None or (row.status == Step.Status.RUNNING and row.attempts == attempt):
+            return
+        self._put(row, status=Step.Status.RUNNING, attempts=attempt, started_at=at, due_at=None)
+        self._tell_step("stepStart", step, at=at, attempt=attempt)
+
+    def plan(self, step: WireStep, due: datetime) -> None:
+        """A branch of a parallel group was announced."""
+        branch = msgspec.structs.replace(step, step_id=step.target_step or 0, target_step=None)
+        if self.step(branch.step_id) is not None:
+            return
+        asleep = step.step_type in SLEEPS and due > self.now
+        status = Step.Status.SLEEPING if asleep else Step.Status.QUEUED
+        self._put(self._row(branch), status=status, due_at=due if asleep else None)
+        if asleep:
+            self._explain(Run.Status.SLEEPING, _sleeping(due), due)
+
+    def wait(self, step: WireStep, event_id: str, deadline: datetime, *, prompt: str | None) -> None:
+        """The run waits for an event."""
+        row = self._row(step)
+        if row.position is not None or row.status == Step.Status.WAITING:
+            return
+        self._put(row, status=Step.Status.WAITING, started_at=self.now, due_at=deadline, event_id=event_id[:255])
+        Waiter.objects.using(self.alias).create(
+            run=self.run,
+            event_id=event_id,
+            step=encode_step(step).decode(),
+            step_id=step.step_id,
+            step_name=row.name,
+            step_type=step.step_type,
+            prompt=printable(prompt or ""),
+            url=self.run.url,
+            created_at=self.now,
+            deadline_at=deadline,
+        )
+        self._tell_step("stepStart", step)
+        message = printable(prompt or step.step_name)
+        self._tell_step("waitingForInput", step, eventId=event_id, message=message)
+        why = f"Waiting for event `{event_id}` until {deadline:%Y-%m-%d %H:%M:%S} UTC."
+        self._explain(Run.Status.WAITING, why, deadline)
+
+    def call(self, step: WireStep, method: str, url: str) -> None:
+        """The engine makes a call for the run."""
+        row = self._row(step)
+        if row.position is not None or row.status in (Step.Status.RUNNING, Step.Status.RETRYING):
+            return
+        self._put(row, status=Step.Status.RUNNING, started_at=self.now)
+        self._tell_step("stepStart", step)
+        self._explain(Run.Status.RUNNING, f"Calling {method} {url}.", None)
+
+    def invoke(self, step: WireStep, workflow: str, child_id: str) -> None:
+        """The run waits for another one."""
+        row = self._row(step)
+        if row.position is not None or row.status == Step.Status.WAITING:
+            return
+        self._put(row, status=Step.Status.WAITING, started_at=self.now, event_id=child_id[:255])
+        self._tell_step("stepStart", step)
+        self._explain(Run.Status.WAITING, f"Waiting for {workflow}, run {child_id}.", None)
+
+    def record_result(
+        self,
+        step: WireStep,
+        *,
+        started_at: datetime | None = None,
+        attempt: int = 1,
+        due: datetime | None = None,
+        at: datetime | None = None,
+    ) -> bool:
+        """A step has its result; `due` says until when it sleeps. False when that is known: the first one counts."""
+        row = self._row(step)
+        if row.position is not None:
+            return False
+        ended, announced = at or self.now, step.step_type in ANNOUNCED
+        began = started_at or row.started_at or ended
+        asleep = step.step_type in SLEEPS and due is not None and due > self.now
+        was_told = row.status in (Step.Status.RUNNING, Step.Status.RETRYING, Step.Status.WAITING)
+        if not announced:
+            row.attempts = max(attempt, row.attempts)
+        self._put(
+            row,
+            status=Step.Status.SLEEPING if asleep else Step.Status.SUCCESS,
+            started_at=began,
+            finished_at=None if asleep else ended,
+            due_at=due if asleep else None,
+            position=step.step_id,
+            preview=(step.out or "")[:PREVIEW_CHARACTERS].replace("\0", ""),
+            error="",
+            event_id=(step.wait_event_id or row.event_id)[:255],
+        )
+        self._entries.append(self._entry(step))
+        if step.step_type in WAITS:
+            self._end_wait(step)
+            self._tell_step("inputResolved", step, eventId=step.wait_event_id)
+        elif not was_told:
+            self._tell_step("stepStart", step, at=began, attempt=row.attempts)
+        self._tell_step(
+            "stepFinish",
+            step,
+            at=ended,
+            attempt=row.attempts,
+            durationMs=max(round((ended - began).total_seconds() * 1000), 0),
+            result=step_result(step, get_settings().publish_results),
+        )
+        self._signal(signals.step_completed, step=row)
+        if asleep and due is not None:
+            self._explain(Run.Status.SLEEPING, _sleeping(due), due)
+        return True
+
+    def fail_step(
+        self,
+        error: str,
+        *,
+        step: WireStep | None,
+        step_name: str,
+        attempt: int,
+        most: int | None,
+        final: bool,
+        retry_at: datetime | None,
+        started_at: datetime | None = None,
+    ) -> None:
+        """An attempt failed: of a step, or of the code around (`step` None). `most`: how many there may be."""
+        if step is not None:
+            row = self._row(step)
+            status = Step.Status.FAILED if final else Step.Status.RETRYING
+            if row.position is not None or (row.status == status and row.attempts >= attempt):
+                return
+            self._put(
+                row,
+                status=status,
+                attempts=attempt,
+                started_at=started_at or row.started_at,
+                finished_at=self.now if final else None,
+                due_at=retry_at,
+                error=error,
+            )
+        self._moves = True
+        self.tell(
+            "stepFail",
+            stepName=step_name or None,
+            stepId=step.step_id if step else None,
+            error=error[:2000],
+            attempt=attempt,
+            maxAttempts=most,
+            willRetry=not final,
+            nextRetryAt=int(retry_at.timestamp() * 1000) if retry_at else None,
+        )
+        self._signal(signals.step_failed, step_name=step_name, error=error, will_retry=not final)
+        if not final:
+            counted = f"Retry {attempt} of {most - 1}" if most else f"Retry {attempt}"
+            when = f" at {retry_at:%H:%M:%S} UTC" if retry_at else ""
+            self._explain(Run.Status.RETRYING, f"{counted}{when} after {error[:200]}", retry_at)
+
+    def note_attempt(self, message_id: str, **values: Any) -> None:
+        """Keep a failed attempt with what was answered, once. `values` are columns of Attempt."""
+        key = message_key(message_id)
+        attempts = Attempt.objects.using(self.alias)
+        if not attempts.filter(run=self.run, message_key=key, number=values["number"]).exists():
+            attempts.create(run=self.run, message_key=key, **values)
+
+    # Its end
+
+    def finish(
+        self,
+        status: Run.Status,
+        *,
+        result: str | None = None,
+        error: str = "",
+        error_step: str = "",
+        certain: bool = True,
+        at: datetime | None = None,
+    ) -> bool:
+        """The run is over. False when it was already. `certain` False: the engine is asked whether it really is."""
+        run = self.run
+        if certain:
+            run.check_at = None
+        if not self.alive:
+            return False
+        run.status, run.finished_at = status, at or self.now
+        run.why, run.due_at = "", None
+        run.result = result if result is not None else run.result
+        run.error = error or run.error
+        run.error_step = error_step[:255] or run.error_step
+        if not certain:
+            run.check_at = self.now + CHECK_AFTER
+        self._close_open(status)
+        told = "success" if status == Run.Status.SUCCESS else "failed"
+        self.tell(
+            "runFinish",
+            at=run.finished_at,
+            status=told,
+            error="canceled" if status == Run.Status.CANCELED else error or None,
+        )
+        self._signal(signals.run_finished)
+        return True
+
+    # Beside the steps
+
+    def emit(self, event: str, data: str) -> None:
+        """Append an event to the run's channel."""
+        self._events.append((event, data))
+
+    def tell(self, kind: str, *, at: datetime | None = None, **fields: Any) -> None:
+        """Append a workflow event to the run's channel, unless the project switched them off."""
+        if get_settings().auto_events:
+            self._events.append(update(kind, self.run.run_id, at or self.now, **fields))
+
+    def show_progress(self, done: int, total: int | None) -> None:
+        self.run.progress_done, self.run.progress_total = done, total
+        share = min(done / total, 1.0) if total else None
+        self.tell("progress", done=done, total=total, progress=share)
+
+    # Writing
+
+    def write(self) -> None:
+        """Write what has changed; watchers and receivers hear of it after the commit."""
+        self._write_steps()
+        if self._entries:
+            JournalEntry.objects.using(self.alias).bulk_create(self._entries, ignore_conflicts=True)
+        if self.alive:
+            self._show_status()
+        changed = [field for field in _RUN_FIELDS if getattr(self.run, field) != self._before[field]]
+        if changed:
+            self.run.save(using=self.alias, update_fields=changed)
+        channels = self._write_events() if get_settings().realtime_store == "database" else {}
+        events = [] if channels else [(self.run.run_id, name, data) for name, data in self._events]
+        if channels or events or self._signals:
+            told = _Told(channels, events, self._signals, self.run)
+            transaction.on_commit(told.tell, using=self.alias, robust=True)
+
+    def _write_steps(self) -> None:
+        fresh = [row for row in self._touched.values() if row._state.adding]
+        changed = [row for row in self._touched.values() if not row._state.adding]
+        if fresh:
+            Step.objects.using(self.alias).bulk_create(fresh)
+        for row in changed:
+            row.save(using=self.alias)
+
+    def _show_status(self) -> None:
+        """The run's status follows from its open steps: the most urgent of theirs."""
+        run = self.run
+        if self._touched or self._moves:
+            steps = Step.objects.using(self.alias).filter(run=run, status__in=Step.OPEN)
+            found = list(steps.values_list("status", "due_at"))
+            statuses = {status for status, _ in found}
+            if self._explained is not None and self._explained[0] == Run.Status.RETRYING:
+                statuses.add(Run.Status.RETRYING)
+            if run.started_at is not None or found:
+                run.status = next((status for status in Run.URGENCY if status in statuses), Run.Status.RUNNING)
+                run.why, run.due_at = "", None
+                if self._explained is not None and self._explained[0] == run.status and len(found) < 2:
+                    _, run.why, run.due_at = self._explained
+                elif run.status in (Run.Status.SLEEPING, Run.Status.WAITING):
+                    run.due_at = min((due for _, due in found if due), default=None)
+        run.check_at = min(max(run.due_at or self.now, self.now) + CHECK_AFTER, self.now + LONGEST_CHECK)
+
+    def _write_events(self) -> dict[str, int]:
+        """Positions are taken under the run's lock, which is held to the commit."""
+        if not self._events:
+            return {}
+        position = ChannelEvent.objects.using(self.alias).newest_position(self.run.run_id)
+        rows = []
+        for name, data in self._events:
+            position = max(position_at(self.now), position + 1)
+            rows.append(
+                ChannelEvent(channel=self.run.run_id, position=position, event=name, data=data, created_at=self.now)
+            )
+        ChannelEvent.objects.using(self.alias).bulk_create(rows)
+        return {self.run.run_id: position}
+
+    # Inside
+
+    def _row(self, step: WireStep) -> Step:
+        row = self.step(step.step_id)
+        if row is None:
+            row = self._steps[step.step_id] = Step(
+                run=self.run,
+                step_id=step.step_id,
+                name=step.step_name[:255],
+                step_type=step.step_type,
+                concurrent=step.concurrent,
+                status=Step.Status.QUEUED,
+                queued_at=self.now,
+            )
+        return row
+
+    def _put(self, row: Step, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(row, name, value)
+        self._touched[row.step_id] = row
+
+    def _entry(self, step: WireStep) -> JournalEntry:
+        # The engine alone knows the order of a run's messages; here each result stands at its step's number.
+        return JournalEntry(
+            run=self.run,
+            position=step.step_id,
+            call_type=CallType.STEP,
+            step_id=step.step_id,
+            body=encode_step(step).decode(),
+            created_at=self.now,
+        )
+
+    def _end_wait(self, step: WireStep) -> None:
+        state = Waiter.State.TIMED_OUT if step.wait_timeout else Waiter.State.RESOLVED
+        self._waiting().filter(step_id=step.step_id).update(state=state, resolved_at=self.now)
+
+    def _close_open(self, status: Run.Status) -> None:
+        self._waiting().update(state=Waiter.State.CANCELED, resolved_at=self.now)
+        if status == Run.Status.SUCCESS:
+            return
+        rows = {row.step_id: row for row in Step.objects.using(self.alias).filter(run=self.run, status__in=Step.OPEN)}
+        for row in {**rows, **self._touched}.values():
+            if row.status in Step.OPEN:
+                failed = status == Run.Status.FAILED and row.status == Step.Status.RETRYING
+                self._put(row, status=Step.Status.FAILED if failed else Step.Status.CANCELED, finished_at=self.now)
+
+    def _waiting(self) -> Any:
+        return Waiter.objects.using(self.alias).filter(run=self.run, state=Waiter.State.WAITING)
+
+    def _explain(self, status: str, why: str, due: datetime | None) -> None:
+        self._explained = (status, why, due)
+
+    def _tell_step(self, kind: str, step: WireStep, *, at: datetime | None = None, **fields: Any) -> None:
+        common = {"stepName": step.step_name, "stepId": step.step_id, "stepType": step.step_type}
+        self.tell(kind, at=at, **common, **fields)
+
+    def _signal(self, signal: Signal, **values: Any) -> None:
+        if signal.receivers:
+            self._signals.append((signal, values))
+
+
+class _Told:
+    """What follows the commit."""
+
+    def __init__(
+        self,
+        channels: dict[str, int],
+        events: Iterable[tuple[str, str, str]],
+        found: list[tuple[Signal, dict[str, Any]]],
+        run: Run,
+    ) -> None:
+        self.channels, self.events, self.signals, self.run = channels, list(events), found, run
+
+    def tell(self) -> None:
+        if self.events:
+            _send(signals.channel_events_committed, events=self.events)
+        if self.channels:
+            _send(signals.channel_events_stored, channels=self.channels)
+        for signal, values in self.signals:
+            _send(signal, run=self.run, **values)
+
+
+def _send(signal: Signal, **values: object) -> None:
+    for receiver, outcome in signal.send_robust(sender=None, **values):
+        if isinstance(outcome, Exception):
+            logger.error("Receiver %r of a workflow signal failed.", receiver, exc_info=outcome)
+
+
+def message_key(message_id: str) -> UUID:
+    """The key that stands for a message of the hosted engine, whose ids are no UUIDs."""
+    return uuid5(NAMESPACE_URL, message_id)
+
+
+def _sleeping(due: datetime) -> str:
+    return f"Sleeping until {due:%Y-%m-%d %H:%M:%S} UTC."
+
+
+_config_decoder = msgspec.json.Decoder(Message)
+_RUN_FIELDS = (
+    "status",
+    "why",
+    "error",
+    "error_step",
+    "result",
+    "payload",
+    "payload_is_base64",
+    "labels",
+    "trigger_kind",
+    "parent_id",
+    "progress_done",
+    "progress_total",
+    "started_at",
+    "finished_at",
+    "due_at",
+    "check_at",
+)
