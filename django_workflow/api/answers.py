@@ -19,9 +19,10 @@ from django_workflow.api.bodies import read_json_body
 from django_workflow.api.errors import Conflict
 from django_workflow.client.client import get_client
 from django_workflow.conf import get_settings
-from django_workflow.models import Waiter
+from django_workflow.models import InputRequest, Waiter
 from django_workflow.presentation import lookup
-from django_workflow.realtime import access
+from django_workflow.realtime import access, forms
+from django_workflow.realtime.forms import OpenForm
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -40,26 +41,51 @@ class _Body(msgspec.Struct, rename="camel"):
 
 
 def read_answer(request: Request, event_id: str) -> Answer:
-    """The answer in a request: `{"eventData": …}`, or the form that the widget shows without JavaScript."""
-    form = request._request.POST
+    """The answer in a request: `{"eventData": …}`, or the form that the widget shows.
+
+    Where the run waits for a form of the project, the answer is what that form makes of it. Raises PermissionDenied for
+    whom the form is not addressed to, FormInvalid for what it does not take.
+    """
+    posted = request._request.POST
+    run_id = request.query_params.get("run", "")
+    token = posted.get("token") or access.token_of(request._request)
+    form = forms.find_form(run_id, event_id) if run_id else None
     if is_form(request):
         SessionAuthentication().enforce_csrf(request)  # however the user was authenticated: any page can send a form
-        data = form.get("eventData", "").encode()
-        _check(data, msgspec.Raw)
-    else:
-        found = _check(read_json_body(request, wrapping=EVENT_WRAPPING) or b"{}", _Body).event_data
-        data = b"" if isinstance(found, msgspec.UnsetType) else bytes(found)
+    if form is not None and not forms.may_fill_in(form, request.user, run_id, token):
+        raise PermissionDenied
     return Answer(
         event_id=event_id,
-        data=data,
-        run_id=request.query_params.get("run", ""),
+        data=_plain_answer(request) if form is None else _form_answer(request, form),
+        run_id=run_id,
         user=request.user,
-        token=form.get("token") or access.token_of(request._request),
+        token=token,
+        form=form,
     )
+
+
+def _plain_answer(request: Request) -> bytes:
+    if is_form(request):
+        data = request._request.POST.get("eventData", "").encode()
+        _check(data, msgspec.Raw)
+        return data
+    found = _check(read_json_body(request, wrapping=EVENT_WRAPPING) or b"{}", _Body).event_data
+    return b"" if isinstance(found, msgspec.UnsetType) else bytes(found)
+
+
+def _form_answer(request: Request, form: OpenForm) -> bytes:
+    if is_form(request):
+        return form.clean(request._request.POST, request._request.FILES)
+    return form.clean_plain(_check(_plain_answer(request) or b"{}", dict[str, Any]))
 
 
 def is_form(request: Request) -> bool:
     return request.content_type.partition(";")[0].strip().lower() in _FORMS
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a script sent the form: it says so, a browser by itself asks for a page."""
+    return "application/json" in request.headers.get("Accept", "")
 
 
 def _check(body: bytes, form: type[T]) -> T:
@@ -79,6 +105,7 @@ class Answer:
     run_id: str
     user: Any
     token: str
+    form: OpenForm | None = None
 
     @property
     def has_proof(self) -> bool:
@@ -93,6 +120,7 @@ class Answer:
         """
         if get_settings().engine == "qstash":
             return self._give_to_hosted()
+        self._refuse_to_pass_forms_by()
         keys = {waiter.run_id for waiter in self._answerable(self._waiters().waiting())}
         told = self._tell(keys) if keys else 0
         if told:
@@ -109,14 +137,28 @@ class Answer:
         with client.transport.atomic():
             runs = {run.pk: run.run_id for run in lookup.runs().locked(keys).only("pk", "run_id")}
             still = self._waiters().waiting().filter(run__in=runs).values_list("run_id", flat=True).distinct()
+            if self.form is not None and not forms.note_answer(self.form, self.user, self.data):
+                return 0
             return sum(len(client.notify(self.event_id, self.data, run_id=runs[key])) for key in list(still))
+
+    def _refuse_to_pass_forms_by(self) -> None:
+        """What a form would validate is not taken without it."""
+        if self.form is None:
+            waiting = self._waiters().waiting().values("run")
+            requests = InputRequest.objects.using(get_settings().database).filter(answered_at=None)
+            if requests.filter(event_id=self.event_id, run__in=waiting).exists():
+                raise ValidationError(
+                    {"run": _("This event is answered by the form of a run. Name it: ?run=<run id>.")}
+                )
 
     def _give_to_hosted(self) -> int:
         """The hosted engine knows its waiters itself; the run must be named, because rights are a run's."""
         if not self.run_id:
             raise ValidationError({"run": _("Name the run that is answered: ?run=<run id>.")})
-        if not access.may(self.user, self.run_id, "respond", self.token):
+        if self.form is None and not access.may(self.user, self.run_id, "respond", self.token):
             raise PermissionDenied
+        if self.form is not None and not forms.note_answer(self.form, self.user, self.data):
+            raise Conflict(_("The form was answered already."), code="already_answered")
         told = get_client().notify(self.event_id, self.data, run_id=self.run_id)
         if not any(notified.waiter for notified in told):
             raise self._unknown()
@@ -132,6 +174,8 @@ class Answer:
     def _answerable(self, waiters: WaiterQuerySet) -> list[Waiter]:
         """Those whose run this user may answer. Raises PermissionDenied when there are some, but none of those."""
         found = list(waiters.select_related("run")[:MOST_AT_ONCE])
+        if self.form is not None:  # it said who may
+            return found
         run_ids = {waiter.run.run_id for waiter in found}
         allowed = {run_id for run_id in run_ids if access.may(self.user, run_id, "respond", self.token)}
         if found and not allowed:

@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from django_workflow.errors import EngineError, EngineUnavailable, PayloadInvalid, RequestRejected, RunEnded
+from django_workflow.realtime.forms import FormInvalid
 
 logger = logging.getLogger("django_workflow.api")
 
@@ -48,6 +49,9 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, EngineError):
         logger.error("the engine refused a request: %s", error)
         return _response(status.HTTP_500_INTERNAL_SERVER_ERROR, _("The workflow engine refused the request."), "engine")
+    if isinstance(error, FormInvalid):
+        data = {"error": str(error), "type": "form_invalid", "fields": error.fields}
+        return Response(data, status=error.status_code)
     if isinstance(error, RequestRejected):
         return _response(error.status_code, str(error), "rejected")
     response = exception_handler(error, context)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Count, QuerySet
 from django.http import HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import NotFound, ValidationError
@@ -17,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from django_workflow.api import errors
-from django_workflow.api.answers import is_form, read_answer
+from django_workflow.api.answers import is_form, read_answer, wants_json
 from django_workflow.api.bodies import read_json_body
 from django_workflow.api.filters import filter_runs
 from django_workflow.api.permissions import HasActionPermission, may, visible_runs
@@ -38,6 +39,7 @@ from django_workflow.errors import RequestRejected
 from django_workflow.models import DeadLetter, Run, Schedule, Step, Waiter
 from django_workflow.presentation import lookup, values
 from django_workflow.realtime import history
+from django_workflow.realtime.forms import FormInvalid
 from django_workflow.realtime.messages import BEGINNING, parse_cursor
 
 if TYPE_CHECKING:
@@ -265,7 +267,12 @@ class NotifyView(WorkflowAPIView):
     permission_classes = ()
 
     def post(self, request: Request, event_id: str) -> HttpResponse:
-        answer = read_answer(request, event_id)
+        try:
+            answer = read_answer(request, event_id)
+        except FormInvalid as error:
+            if not is_form(request) or wants_json(request):
+                raise
+            return self._form_page(request, error)
         if not answer.has_proof:
             self.permission_denied(request)
         resolved = answer.give()
@@ -273,10 +280,15 @@ class NotifyView(WorkflowAPIView):
             return HttpResponseRedirect(page)
         return Response({"success": True, "resolved": resolved})
 
+    def _form_page(self, request: Request, error: FormInvalid) -> HttpResponse:
+        """The form again, on a page of its own, for browsers without JavaScript."""
+        context = {"form": error.form, "back": _page_of(request), "token": request._request.POST.get("token", "")}
+        return render(request._request, "django_workflow/progress/form_page.html", context, status=error.status_code)
+
 
 def _page_of(request: Request) -> str:
-    """The page that a form was sent from, when it is one of this site."""
-    page = request.META.get("HTTP_REFERER", "")
+    """The page that a form was sent from, when it is one of this site. A form that is shown again remembers it."""
+    page = request._request.POST.get("back") or request.META.get("HTTP_REFERER", "")
     return page if url_has_allowed_host_and_scheme(page, {request.get_host()}, request.is_secure()) else ""
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from django_workflow.authoring import steps
 from django_workflow.authoring.context_base import BaseContext, checked_calls
+from django_workflow.authoring.form_step import To
 from django_workflow.authoring.remote_steps import FlowControlLike
 from django_workflow.authoring.results import (
     CallResponse,
+    FormResult,
     InvokeResult,
     NotifyResult,
     WaitResult,
@@ -25,6 +27,8 @@ from django_workflow.client.options import Duration
 from django_workflow.replay.step_call import StepCall
 
 if TYPE_CHECKING:
+    from django.forms import BaseForm
+
     from django_workflow.authoring.decorator import Workflow
 
 P = ParamSpec("P")
@@ -122,6 +126,38 @@ class WorkflowContext(BaseContext[T]):
         run waits is kept only when it is addressed to the run.
         """
         return self._executor.ask(steps.wait_for_event(name, event_id, timeout, type=type, message=message))
+
+    def wait_for_form(
+        self,
+        name: str,
+        form: type[BaseForm],
+        *,
+        to: To = None,
+        timeout: Duration = "7d",
+        initial: Mapping[str, Any] | None = None,
+        message: str | None = None,
+        event_id: str | None = None,
+        type: Any = None,
+    ) -> FormResult[Any]:
+        """Wait until somebody fills in a Django form, for at most `timeout`. Look at `.timeout` first.
+
+        `form` is a class at the top of a module; it is shown by the widget and validated on the server, and `.values`
+        are its cleaned data (as a `type`, if given). `to` says who may answer: a user, a group, the name of a
+        permission, or several; without it whoever may answer the run. `initial` fills the fields, `message` stands
+        above them. The event's id is the step's name unless you give another.
+        """
+        return self._executor.ask(
+            steps.wait_for_form(
+                name,
+                form,
+                to=to,
+                timeout=timeout,
+                initial=initial,
+                message=message,
+                event_id=event_id,
+                type=type,
+            )
+        )
 
     def notify(self, name: str, event_id: str, data: Any = None, workflow_run_id: str | None = None) -> NotifyResult:
         """Send an event to the runs that wait for it, with `data` for them (anything that JSON holds).

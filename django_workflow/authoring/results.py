@@ -57,6 +57,18 @@ class WaitResult(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class FormResult(Generic[T]):
+    """The end of `ctx.wait_for_form`.
+
+    `values` are the form's cleaned data as JSON holds them (a date is text, a chosen object its key), or of the step's
+    `type` when it has one; None on a `timeout`.
+    """
+
+    values: T
+    timeout: bool
+
+
+@dataclass(frozen=True, slots=True)
 class NotifyResult:
     """What `ctx.notify` reached: one entry in `notified` per waiting run; empty when nobody waited."""
 

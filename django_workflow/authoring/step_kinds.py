@@ -187,7 +187,7 @@ class SleepUntilStep(StepCall[None]):
         )
 
 
-class _Wait(StepCall[R]):
+class AnyWait(StepCall[R]):
     """What waits for events and for webhooks share."""
 
     __slots__ = ("event_id", "message", "timeout")
@@ -217,7 +217,7 @@ class _Wait(StepCall[R]):
         return WaitSubmission(step, event_id, to_seconds(self.timeout), self.message)
 
 
-class WaitStep(_Wait[WaitResult[Any]]):
+class WaitStep(AnyWait[WaitResult[Any]]):
     __slots__ = ("type",)
 
     step_type: ClassVar[StepType] = StepType.WAIT
@@ -230,7 +230,7 @@ class WaitStep(_Wait[WaitResult[Any]]):
         return reading.read_wait(step, decode_json if self.type is None else decoder_for(self.type))
 
 
-class WaitForWebhookStep(_Wait[WebhookResult]):
+class WaitForWebhookStep(AnyWait[WebhookResult]):
     __slots__ = ()
 
     step_type: ClassVar[StepType] = StepType.WAIT_FOR_WEBHOOK

@@ -14,9 +14,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from django_workflow.authoring.form_step import FormStep, To
 from django_workflow.authoring.remote_steps import CallStep, FlowControlLike, InvokeStep
 from django_workflow.authoring.results import (
     CallResponse,
+    FormResult,
     InvokeResult,
     NotifyResult,
     WaitResult,
@@ -36,6 +38,8 @@ from django_workflow.errors import StepError
 from django_workflow.replay.step_call import StepCall
 
 if TYPE_CHECKING:
+    from django.forms import BaseForm
+
     from django_workflow.authoring.decorator import Workflow
 
 P = ParamSpec("P")
@@ -102,6 +106,21 @@ def wait_for_event(
 ) -> StepCall[WaitResult[Any]]:
     """A wait for an event; see `ctx.wait_for_event`."""
     return WaitStep(name, event_id, timeout, type, message)
+
+
+def wait_for_form(
+    name: str,
+    form: type[BaseForm],
+    *,
+    to: To = None,
+    timeout: Duration = "7d",
+    initial: Mapping[str, Any] | None = None,
+    message: str | None = None,
+    event_id: str | None = None,
+    type: Any = None,
+) -> StepCall[FormResult[Any]]:
+    """A wait for a form; see `ctx.wait_for_form`."""
+    return FormStep(name, form, to, timeout, initial, message, event_id, type)
 
 
 def wait_for_webhook(name: str, webhook: Webhook, timeout: Duration = "7d") -> StepCall[WebhookResult]:

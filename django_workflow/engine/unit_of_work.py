@@ -27,6 +27,7 @@ from django_workflow.models import (
     ChannelEvent,
     DeadLetter,
     Delivery,
+    InputRequest,
     JournalEntry,
     MessageLog,
     Run,
@@ -115,6 +116,7 @@ class UnitOfWork:
         self._holds: dict[tuple[UUID, int], bool] = {}
         self._deliveries: list[Delivery] = []
         self._waiters: list[Waiter] = []
+        self._input_requests: list[InputRequest] = []
         self._events: list[ChannelEvent] = []
         self._attempts: list[Attempt] = []
         self._dead_letters: list[DeadLetter] = []
@@ -189,6 +191,7 @@ class UnitOfWork:
             self._entries,
             self._deliveries,
             self._waiters,
+            self._input_requests,
             self._events,
             self._attempts,
             self._dead_letters,
@@ -202,6 +205,7 @@ class UnitOfWork:
     def drop_gathered(self, state: RunState) -> None:
         """Forget what would start or wait for something in a run that has just ended."""
         self._waiters = [row for row in self._waiters if row.run_id != state.key]
+        self._input_requests = [row for row in self._input_requests if row.run_id != state.key]
         self._deliveries = [row for row in self._deliveries if row.run_id != state.key]
         self.after.followups = [lease for lease in self.after.followups if lease.run_key != state.key]
 
@@ -273,6 +277,9 @@ class UnitOfWork:
 
     def add_waiter(self, waiter: Waiter) -> None:
         self._waiters.append(waiter)
+
+    def add_input_request(self, request: InputRequest) -> None:
+        self._input_requests.append(request)
 
     def add_attempt(self, attempt: Attempt) -> None:
         self._attempts.append(attempt)
@@ -358,6 +365,7 @@ class UnitOfWork:
         self._message_changes.clear()
         insert(JournalEntry, self._entries)
         insert(Waiter, self._waiters)
+        insert(InputRequest, self._input_requests)
         insert(Delivery, self._deliveries)
         if not self._keeps_events:
             self._hand_on_events()

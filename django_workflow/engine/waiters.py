@@ -14,12 +14,12 @@ from django_workflow.engine.intake import run_ended
 from django_workflow.engine.records import encode_config, printable
 from django_workflow.engine.runs import append_result, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
-from django_workflow.models import Run, Step, Waiter
+from django_workflow.models import InputRequest, Run, Step, Waiter
 from django_workflow.protocol.identifiers import message_id_of, uuid7
 from django_workflow.protocol.requests import Notified, Notify, Wait, WaiterInfo
 from django_workflow.protocol.steps import Step as WireStep
 from django_workflow.protocol.steps import decode_step, encode_step
-from django_workflow.protocol.waits import event_result, timeout_result
+from django_workflow.protocol.waits import encode_prompt, event_result, timeout_result
 
 
 def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
@@ -37,7 +37,10 @@ def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
     )
     if early is not None:
         Waiter.objects.using(unit.alias).filter(pk=early.pk).update(
-            state=Waiter.State.CONSUMED, resolved_at=unit.now, step_id=request.step.step_id
+            state=Waiter.State.CONSUMED,
+            resolved_at=unit.now,
+            step_id=request.step.step_id,
+            deadline_at=unit.now + timedelta(seconds=request.timeout),
         )
         _show_waiting(unit, state, request)
         _resolve(unit, state, request.step, request.event_id, early.event_data)
@@ -57,6 +60,16 @@ def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
             deadline_at=unit.now + timedelta(seconds=request.timeout),
         )
     )
+    if request.form is not None:
+        unit.add_input_request(
+            InputRequest(
+                run_id=state.key,
+                step_id=request.step.step_id,
+                event_id=request.event_id,
+                prompt=printable(encode_prompt(request.form)),
+                created_at=unit.now,
+            )
+        )
     _show_waiting(unit, state, request)
 
 
@@ -106,7 +119,7 @@ def notify(unit: UnitOfWork, request: Notify) -> tuple[Notified, ...]:
             return seen
     run_key: UUID | None = None
     if request.run_id is not None:
-        run_key = Run.objects.using(unit.alias).filter(run_id=request.run_id).values_list("pk", flat=True).first()
+        run_key = _addressee(unit.alias, request.run_id)
         if run_key is None:
             raise run_ended(request.run_id)
         waiting = waiting.filter(run_id=run_key)
@@ -123,6 +136,18 @@ def notify(unit: UnitOfWork, request: Notify) -> tuple[Notified, ...]:
     if not told and run_key is not None:
         told.append(_keep(unit, run_key, request, data))
     return tuple(told)
+
+
+def _addressee(alias: str, run_id: str) -> UUID | None:
+    """The run that an event for `run_id` is for: a failed one that was resumed goes on under another id."""
+    runs = Run.objects.using(alias).order_by("-created_at", "-pk").values_list("pk", "status")
+    row = runs.filter(run_id=run_id).first()
+    while row is not None and row[1] == Run.Status.FAILED:
+        follower = runs.filter(resumed_from=row[0]).first()
+        if follower is None:
+            break
+        row = follower
+    return None if row is None else row[0]
 
 
 def _give(unit: UnitOfWork, waiter: Waiter, data: str, deduplication_id: str | None) -> Notified:

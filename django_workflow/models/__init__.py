@@ -6,6 +6,7 @@ from django_workflow.models.channel_event import ChannelEvent
 from django_workflow.models.dead_letter import DeadLetter
 from django_workflow.models.delivery import Delivery
 from django_workflow.models.flow_key import FlowKey
+from django_workflow.models.input_request import InputRequest
 from django_workflow.models.journal_entry import JournalEntry
 from django_workflow.models.message_log import MessageLog
 from django_workflow.models.outbox import Outbox
@@ -25,6 +26,7 @@ __all__ = [
     "DeadLetter",
     "Delivery",
     "FlowKey",
+    "InputRequest",
     "JournalEntry",
     "MessageLog",
     "Outbox",

@@ -22,6 +22,7 @@ from django_workflow.protocol.resources import (
     StartedRuns,
 )
 from django_workflow.protocol.steps import JournalMessage, Step
+from django_workflow.protocol.waits import FormPrompt
 
 R = TypeVar("R")
 
@@ -76,13 +77,15 @@ class Batch(EngineRequest[tuple[Published, ...]], frozen=True, kw_only=True):
 
 class Wait(EngineRequest[None], frozen=True, kw_only=True):
     """`POST /v2/wait/<event id>`: `message` is the step message to send when the event comes (body empty); its
-    `workflow` fields name the run. `timeout` in seconds; `prompt` is what people are told who can answer."""
+    `workflow` fields name the run. `timeout` in seconds; `prompt` is what people are told who can answer, `form` what
+    they fill in."""
 
     event_id: str
     message: Message
     step: Step
     timeout: float
     prompt: str | None = None
+    form: FormPrompt | None = None
 
 
 class Notify(EngineRequest[tuple[Notified, ...]], frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
+from typing import Any
 
 import msgspec
 
@@ -11,10 +12,19 @@ from django_workflow.errors import MessageInvalid
 from django_workflow.protocol.steps import Step
 
 
+class FormPrompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A form that people fill in to end a wait: the dotted path of its class, what its fields start with, and who may
+    answer (`user:<key>`, `group:<name>`, `perm:<app.codename>`; nobody named: whoever may answer the run)."""
+
+    form: str
+    initial: dict[str, Any] = {}
+    to: tuple[str, ...] = ()
+
+
 class WaitBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What a run waits with. `step` is its plain step, `timeout` a duration or seconds; the `timeout_*` fields say
     what to send when the time is up, and SDKs make them equal to the request's own address and headers.
-    `message` is ours: what people are told who can answer; other engines pass over it."""
+    `message` and `form` are ours: what people are told and shown who can answer; other engines pass over them."""
 
     url: str
     timeout: str | int | float
@@ -23,6 +33,7 @@ class WaitBody(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     timeout_body: str | None = None
     step: Step
     message: str | None = None
+    form: FormPrompt | None = None
 
 
 class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +50,7 @@ class WebhookEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 _encoder = msgspec.json.Encoder()
 _wait_decoder = msgspec.json.Decoder(WaitBody)
+_prompt_decoder = msgspec.json.Decoder(FormPrompt)
 _webhook_decoder = msgspec.json.Decoder(WebhookEvent)
 
 
@@ -52,6 +64,15 @@ def decode_wait(body: bytes) -> WaitBody:
         return _wait_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MessageInvalid(f"This is no body of a wait: {error}.", name="body") from error
+
+
+def encode_prompt(prompt: FormPrompt) -> str:
+    return _encoder.encode(prompt).decode()
+
+
+def decode_prompt(text: str) -> FormPrompt:
+    """Raises msgspec.DecodeError."""
+    return _prompt_decoder.decode(text)
 
 
 def encode_webhook(event: WebhookEvent) -> bytes:

@@ -129,6 +129,7 @@ def _encode_wait(request: Wait) -> EncodedRequest:
         timeout_headers={name: [value] for name, value in headers.items()},
         step=request.step,
         message=request.prompt,
+        form=request.form,
     )
     return EncodedRequest("POST", f"/v2/wait/{_segment(request.event_id)}", headers, encode_wait(body))
 
@@ -277,7 +278,7 @@ def decode_request(method: str, path: str, headers: Mapping[str, str], body: byt
             queue, _, target = path.partition("/enqueue/")[2].partition("/")
             return Publish(message=_decode_publish(target, headers, body, unquote(queue)))
         if plain == "/v2/batch" and method == "POST":
-            return Batch(messages=_decode_batch(body))
+            return Batch(messages=decode_batch(body))
         if call == "wait" and rest and method == "POST":
             return _decode_wait(unquote(rest), headers, body)
         if call == "notify" and rest and method == "POST":
@@ -342,7 +343,8 @@ def _decode_publish(raw: str, headers: Mapping[str, str], body: bytes, queue: st
 _batch_decoder = msgspec.json.Decoder(list[BatchItem])
 
 
-def _decode_batch(body: bytes) -> tuple[Message, ...]:
+def decode_batch(body: bytes) -> tuple[Message, ...]:
+    """The messages of a batch's body. Raises MessageInvalid, which tells the message's number."""
     try:
         items = _batch_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -373,7 +375,9 @@ def _decode_wait(event_id: str, headers: Mapping[str, str], body: bytes) -> Wait
         timeout = to_seconds(wait.timeout)
     except ValueError as error:
         raise MessageInvalid(f"timeout: {error}", name="timeout", value=str(wait.timeout)) from error
-    return Wait(event_id=event_id, message=message, step=wait.step, timeout=timeout, prompt=wait.message)
+    return Wait(
+        event_id=event_id, message=message, step=wait.step, timeout=timeout, prompt=wait.message, form=wait.form
+    )
 
 
 def _decode_notify(rest: str, headers: Mapping[str, str], body: bytes) -> Notify:

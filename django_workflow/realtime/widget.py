@@ -24,13 +24,14 @@ from django_workflow.conf import get_settings
 from django_workflow.models import Delivery, Run, Step, Waiter
 from django_workflow.models.channel_event import format_position
 from django_workflow.protocol.steps import StepType
-from django_workflow.realtime import access, history
+from django_workflow.realtime import access, forms, history
 from django_workflow.realtime.labels import label
 from django_workflow.realtime.messages import BEGINNING
 from django_workflow.realtime.stores import StoreUnavailable
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
+    from django.forms import BaseForm
     from django.http import HttpRequest
 
     from django_workflow.realtime.access import User
@@ -115,6 +116,7 @@ class Widget:
     total: int | None = None
     indeterminate: bool = False
     waiter: Waiter | None = None
+    form: BaseForm | None = None
     notify_url: str = ""
     may_respond: bool = False
     language: str = ""
@@ -198,9 +200,13 @@ def make_widget(run_id: str | None, user: User | None, options: Options, now: da
         widget.done = min(run.progress_done or 0, run.progress_total)
     widget.indeterminate = widget.total is None and run.status not in _STILL
     widget.may_respond = may_respond
-    if may_respond:
-        widget.notify_url = notify_url(shown_id, "{eventId}")
+    form = forms.find_form(shown_id, waiter.event_id) if waiter and options.can_respond else None
+    if form is not None and forms.may_fill_in(form, user, shown_id, widget.token):
+        widget.form, widget.waiter, widget.may_respond = form.blank(), waiter, True
+    elif may_respond and form is None:
         widget.waiter = waiter
+    if widget.may_respond:
+        widget.notify_url = notify_url(shown_id, "{eventId}")
     return widget
 
 

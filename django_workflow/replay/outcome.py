@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from django_workflow.protocol.publish import FlowControl
 from django_workflow.protocol.steps import Step
+from django_workflow.protocol.waits import FormPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,14 @@ class CallSubmission:
 class WaitSubmission:
     """The run waits for `event_id` for `timeout` seconds (also for webhooks: see the step's type).
 
-    `message` is what people are told who can answer; None for waits that no person answers.
+    `message` is what people are told who can answer; None for waits that no person answers. `form` is what they fill in.
     """
 
     step: Step
     event_id: str
     timeout: float
     message: str | None = None
+    form: FormPrompt | None = None
 
 
 @dataclass(frozen=True, slots=True)
