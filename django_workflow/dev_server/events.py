@@ -1,8 +1,8 @@
 """What the development server says while it runs: one line for each call, each delivery, and each event of a run.
 
-    12:03:41  in   POST    201     3 ms  /v2/publish/http://localhost:3000/hook
+    12:03:41  in   POST    200     3 ms  /v2/publish/http://localhost:3000/hook
     12:03:41  out  POST    500     9 ms  http://localhost:3000/hook  attempt 1 of 4: Oh no
-    12:03:44  run  success    3.2 s  wfr_9xB2  http://localhost:3000/order
+    12:03:44  run  success     3.2 s  wfr_9xB2  http://localhost:3000/order
 
 Comes from `middleware` (calls), from the dispatcher's log (deliveries) and from signals (runs). All are records of one
 logger; what is shown at which verbosity is a matter of their levels.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
 from typing import Any, TextIO
 
 from django_workflow import signals
@@ -25,9 +24,6 @@ logger = logging.getLogger("django_workflow.dev_server")
 LONGEST = 300
 LEVELS = {0: logging.WARNING, 1: logging.INFO}
 GOOD, BAD, DIM, PLAIN = "32", "31", "2", ""
-
-_keep: list[Callable[..., None]] = []
-"""Receivers of signals, which are held weakly."""
 
 
 def start(verbosity: int, color: bool, stream: TextIO = sys.stdout) -> None:
@@ -120,7 +116,7 @@ def _run_finished(run: Run, **kwargs: Any) -> None:
 
 
 def _length(seconds: float) -> str:
-    return f"{seconds * 1000:5.0f} ms" if seconds < 10 else f"{seconds:6.1f} s"
+    return f"{seconds * 1000:5.0f} ms" if seconds < 1 else f"{seconds:6.1f} s"
 
 
 def _short(text: str) -> str:

@@ -88,6 +88,16 @@ def test_the_port_can_come_from_the_variable_that_sdks_read(folder: Path, strang
         assert f"Port {port} is taken" in server.output
 
 
+def test_it_can_listen_at_ipv6(folder: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with DevServerProcess("--port=0", "--host=::1", temporary=folder) as server:
+        assert server.ready().url.startswith("http://[::1]:")
+        assert httpx.get(server.url).status_code == 200
+
+
 # A port that is taken
 
 
