@@ -15,7 +15,7 @@ from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.leases import rescue
 from django_workflow.engine.shared import shared_cache
 from django_workflow.engine.unit_of_work import After, UnitOfWork
-from django_workflow.models import Schedule, Waiter
+from django_workflow.models import Waiter
 
 
 def in_unit(alias: str, now: datetime, change: Callable[[UnitOfWork], object]) -> After:
@@ -34,8 +34,8 @@ def end_overdue_waits(alias: str, now: datetime) -> After | None:
 
 
 def fire_schedules(alias: str, now: datetime) -> After | None:
-    """Start the runs whose schedule is due. None: there were none."""
-    if not Schedule.objects.using(alias).due(now).exists():
+    """Fire the schedules that are due. None: there were none."""
+    if not scheduler.any_due(alias, now):
         return None
     return in_unit(alias, now, scheduler.fire)
 

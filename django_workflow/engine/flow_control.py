@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from heapq import nsmallest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import Count, Exists, F, Min, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, F, Min, Model, OuterRef, Q, QuerySet, Subquery
 
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.unit_of_work import UnitOfWork
@@ -26,6 +26,8 @@ from django_workflow.protocol.publish import FlowControl
 
 if TYPE_CHECKING:
     from django_workflow.engine.records import Lease
+
+M = TypeVar("M", bound=Model)
 
 KEYS_PER_CLAIM = 64
 KEYS_AT_ONCE = 8
@@ -104,7 +106,7 @@ def _open_keys(alias: str, due: QuerySet[Delivery], now: datetime) -> list[str]:
     return list(names.values_list("flow_key", flat=True)[:KEYS_PER_CLAIM])
 
 
-def _full(alias: str) -> QuerySet[Delivery, dict[str, str]]:
+def _full(alias: str) -> QuerySet[Any, Any]:
     """Keys whose slots are all taken. Counted from what is in flight: never more than the workers' threads can hold."""
     limit = FlowKey.objects.using(alias).filter(key=OuterRef("flow_key")).order_by().values("parallelism")
     leased = Delivery.objects.using(alias).filter(worker__isnull=False).exclude(flow_key="").order_by()
@@ -144,7 +146,7 @@ def _locked(alias: str, names: list[str]) -> dict[str, FlowKey]:
     return keys
 
 
-def _for_update(alias: str, rows: QuerySet) -> QuerySet:  # type: ignore[type-arg]
+def _for_update(alias: str, rows: QuerySet[M]) -> QuerySet[M]:
     features = connections[alias].features
     if not features.has_select_for_update:
         return rows.order_by("pk")

@@ -1,10 +1,11 @@
-"""What the engine refuses as too much, with status 412: SDKs then fail the run instead of trying again."""
+"""What the engine refuses as too much: with status 412, which makes SDKs fail the run instead of trying again; a body
+that is too large with 413."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from django_workflow.errors import QuotaExceeded
+from django_workflow.errors import EngineError, QuotaExceeded
 from django_workflow.protocol.publish import Message
 
 MOST_RETRIES = 10_000
@@ -15,6 +16,7 @@ MOST_PARALLELISM = 10_000
 
 MOST_QUEUES = 10_000
 MOST_URL_GROUPS = 10_000
+MOST_SCHEDULES = 10_000
 MOST_ENDPOINTS = 1_000
 """Of a URL group: a message to it is that many."""
 
@@ -36,3 +38,8 @@ def check(messages: Iterable[Message]) -> None:
             )
         if message.not_before is not None and message.not_before > LATEST_UNIX_SECOND:
             raise QuotaExceeded(f"Unix second {message.not_before:.0f} is after the year 9999.")
+        if len(message.body) > LARGEST_MESSAGE_BYTES:
+            raise EngineError(
+                f"A message has a body of {len(message.body)} bytes; at most {LARGEST_MESSAGE_BYTES} are taken.",
+                status=413,
+            )

@@ -18,14 +18,17 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
 
 class Schedule(models.Model):
     """A schedule declared in code names its workflow; one made by the API has a destination and the message's
-    settings (`config`, JSON)."""
+    settings (`config`, JSON). `error` says why it fires no more, or why it failed to when it was last due.
+
+    A time zone in the expression, as the API takes it, is repeated in `timezone`.
+    """
 
     id = key_field()
     schedule_id = ExactCharField(_("schedule"), max_length=255, unique=True)
     workflow = ExactCharField(_("workflow"), max_length=200, blank=True)
     destination = models.TextField(_("destination"), blank=True, default="")
     config = models.TextField(editable=False, blank=True, default="")
-    cron = models.CharField(_("cron expression"), max_length=100)
+    cron = models.CharField(_("cron expression"), max_length=512)
     timezone = models.CharField(_("time zone"), max_length=64, default="UTC")
     payload = models.TextField(_("payload"), blank=True)
     payload_is_base64 = models.BooleanField(default=False)
@@ -44,6 +47,7 @@ class Schedule(models.Model):
         verbose_name = _("schedule")
         verbose_name_plural = _("schedules")
         ordering = ("schedule_id",)
+        permissions = (("pause_schedule", "Can pause and resume schedules"),)
         indexes = (models.Index(fields=("paused", "next_at"), name="workflow_schedule_due"),)
 
     def __str__(self) -> str:

@@ -115,10 +115,10 @@ Handler = Callable[..., Any]
 @dataclass(frozen=True)
 class Route:
     """`path` is a template: `{name}` stands for one piece (given decoded), `{name...}` for the undecoded rest with its
-    query. What follows `handler` describes the call for the OpenAPI document: `query` and `headers` name what it
-    reads of them (MESSAGE_HEADERS where a message is published), `body` and `answer` are types (None: any bytes, and no
-    content that clients read). `public`: no token is asked for. `largest` is the largest body in bytes (None: one
-    message's)."""
+    query, or in the middle for any number of pieces (given decoded). What follows `handler` describes the call for the
+    OpenAPI document: `query` and `headers` name what it reads of them (MESSAGE_HEADERS where a message is published),
+    `body` and `answer` are types (None: any bytes, and no content that clients read). `public`: no token is asked for.
+    `largest` is the largest body in bytes (None: one message's)."""
 
     methods: str
     path: str

@@ -19,11 +19,14 @@ from django_workflow.errors import RequestUnknown, WorkflowError
 @cache
 def routes() -> tuple[Route, ...]:
     """Every route, in the order in which they are tried."""
-    from django_workflow.engine.http_api import openapi, publishing, runs
+    from django_workflow.engine.http_api import flow_control, keys, openapi, publishing, runs, schedules
 
     return (
         *publishing.ROUTES,
         *runs.ROUTES,
+        *schedules.ROUTES,
+        *flow_control.ROUTES,
+        *keys.ROUTES,
         *openapi.ROUTES,
     )
 
@@ -85,8 +88,9 @@ def _pattern(route: Route) -> _Pattern:
     pieces = []
     for piece in route.path.split("/"):
         if piece.endswith("...}"):
-            rest = piece[1:-4]
-            pieces.append(f"(?P<{rest}>.+)")
+            name = piece[1:-4]
+            rest = name if route.path.endswith(piece) else None
+            pieces.append(f"(?P<{name}>.+)")
         elif piece.startswith("{"):
             pieces.append(f"(?P<{piece[1:-1]}>[^/]+)")
         else:
