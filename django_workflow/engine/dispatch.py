@@ -161,7 +161,7 @@ class Dispatcher:
         """Headers of a delivery: the user's, then the engine's own, which win."""
         config = lease.config
         headers: dict[str, str] = {}
-        if info is not None and lease.kind != Delivery.Kind.CALL:
+        if info is not None and lease.kind != Delivery.Kind.CALL and not _has_own_headers(lease):
             headers.update(_users(info.config.headers))
         if config is not None:
             headers.update(_users(config.headers))
@@ -182,17 +182,24 @@ class Dispatcher:
         headers[names.WORKFLOW_CREATED_AT] = str(info.created_ms)
         if info.labels:
             headers[names.LABEL] = ",".join(info.labels)
-        if lease.kind == Delivery.Kind.STEP:
+        if lease.kind == Delivery.Kind.STEP and not info.config.awaits_sdk:
             headers[names.WORKFLOW_SDK_VERSION] = "1"
             headers[names.WORKFLOW_CALL_TYPE] = CallType.STEP
-        else:
-            headers.pop(names.WORKFLOW_SDK_VERSION, None)
+            return headers
+        headers.pop(names.WORKFLOW_SDK_VERSION, None)
+        if lease.kind == Delivery.Kind.STEP:
+            headers[names.WORKFLOW_UNKNOWN_SDK] = "true"
         return headers
 
 
 def _users(headers: dict[str, str]) -> dict[str, str]:
     """What is forwarded of these, in names of one spelling: `x-a` of the run and `X-A` of a step are one header."""
     return {names.canonical(name): value for name, value in names.forwardable(headers).items()}
+
+
+def _has_own_headers(lease: Lease) -> bool:
+    """Whether a step brought the user's headers itself: see `runs.overrides`."""
+    return lease.kind == Delivery.Kind.STEP and lease.config is not None
 
 
 def _add_sender(headers: dict[str, str], message: StoredMessage) -> None:

@@ -6,6 +6,7 @@ in-process delivery). Raises RunEnded when the run is over or unknown.
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from django_workflow.conf import get_settings
@@ -84,6 +85,7 @@ def start_run(
     invoker: Invoker | None = None,
     key: UUID | None = None,
     caller_ip: str = "",
+    by_rest: bool = False,
 ) -> Run:
     """Create a run and its first delivery. The caller made sure that the run id is free."""
     fields = message.workflow
@@ -103,6 +105,7 @@ def start_run(
         features=fields.features,
         failure_callback=message.failure_callback,
         invoker=invoker,
+        awaits_sdk=by_rest,
     )
     run = Run(
         id=key or uuid7(),
@@ -122,20 +125,25 @@ def start_run(
         config=encode_config(config),
     )
     unit.add_run(run, info_of(run))
+    add_first_delivery(unit, run.pk, run.url, config, due)
+    return run
+
+
+def add_first_delivery(unit: UnitOfWork, run_key: UUID, url: str, config: RunConfig, due: datetime) -> None:
+    """The delivery that carries the payload alone."""
     unit.add_delivery(
         Delivery(
-            run_id=run.pk,
-            message_key=run.pk,
+            run_id=run_key,
+            message_key=run_key,
             solo=True,
-            destination=message.destination,
-            max_retries=get_settings().retries if message.retries is None else message.retries,
-            flow_key=message.flow_control.key if message.flow_control else "",
+            destination=url,
+            max_retries=get_settings().retries if config.retries is None else config.retries,
+            flow_key=config.flow_control.key if config.flow_control else "",
             due_at=due,
             created_at=unit.now,
         )
     )
     unit.after.wake = True
-    return run
 
 
 def invoke(unit: UnitOfWork, state: RunState, message: Message) -> None:

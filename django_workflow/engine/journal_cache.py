@@ -69,6 +69,8 @@ class JournalCache:
                 self._runs.move_to_end(run_key)
                 return cached
         cached = CachedRun(read_info(self._alias, run_key))
+        if cached.info.config.awaits_sdk:  # its configuration is still to come, maybe to another process
+            return cached
         with self._lock:
             winner = self._runs.setdefault(run_key, cached)
             if winner is cached:

@@ -10,13 +10,14 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
-from django_workflow.engine import intake, limits, messages
+from django_workflow.engine import intake, limits, messages, rest_starts
 from django_workflow.engine.leases import warn_without_worker
 from django_workflow.engine.records import milliseconds
 from django_workflow.engine.unit_of_work import UnitOfWork
-from django_workflow.errors import EngineError
+from django_workflow.errors import EngineError, MessageInvalid
 from django_workflow.models import Run
-from django_workflow.protocol.identifiers import message_id_of, uuid7
+from django_workflow.protocol import headers as h
+from django_workflow.protocol.identifiers import LONGEST_RUN_ID, message_id_of, uuid7
 from django_workflow.protocol.invoke import decode_invoke
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import Published
@@ -26,27 +27,38 @@ Answers = Published | tuple[Published, ...]
 
 
 def accept_all(
-    unit: UnitOfWork, accepted: Sequence[Message], *, caller_ip: str = "", new_results_only: bool = False
+    unit: UnitOfWork,
+    accepted: Sequence[Message],
+    *,
+    caller_ip: str = "",
+    new_results_only: bool = False,
+    by_rest: bool = False,
 ) -> tuple[Answers, ...]:
     """Take messages in; the answers stand in their order.
 
-    `new_results_only`: a result that is there already is refused instead of dropped. Raises RunEnded, QuotaExceeded or
+    `new_results_only`: a result that is there already is refused instead of dropped. `by_rest`: the runs are started
+    without an SDK. Raises RunEnded, QuotaExceeded or
     another EngineError, after which the caller's transaction must be rolled back.
     """
     limits.check(accepted)
     keys = _run_keys(unit.alias, accepted)
     unit.lock(keys.values())
-    return tuple(_accept(unit, message, keys, caller_ip, new_results_only) for message in accepted)
+    return tuple(_accept(unit, message, keys, caller_ip, new_results_only, by_rest) for message in accepted)
 
 
 def _accept(
-    unit: UnitOfWork, message: Message, keys: dict[str, UUID], caller_ip: str, new_results_only: bool
+    unit: UnitOfWork,
+    message: Message,
+    keys: dict[str, UUID],
+    caller_ip: str,
+    new_results_only: bool,
+    by_rest: bool,
 ) -> Answers:
     fields = message.workflow
     if fields is None:
         return messages.publish(unit, message, caller_ip=caller_ip)
     if fields.init and not fields.invoke:
-        return _start(unit, message, caller_ip)
+        return _start(unit, message, caller_ip, by_rest)
     if fields.invoke:
         body = decode_invoke(message.body)
         run_key = keys.get(body.workflow_run_id)
@@ -64,14 +76,17 @@ def _accept(
     return Published(message_id=message_id_of(key))
 
 
-def _start(unit: UnitOfWork, message: Message, caller_ip: str) -> Published:
+def _start(unit: UnitOfWork, message: Message, caller_ip: str, by_rest: bool) -> Published:
     fields = message.workflow
     assert fields is not None
+    if len(fields.run_id) > LONGEST_RUN_ID:
+        raise MessageInvalid(f"A run id has {LONGEST_RUN_ID} characters at most.", name=h.WORKFLOW_RUN_ID)
     known = intake.known_run(unit, fields.run_id)
     if known is None:
         try:
             with transaction.atomic(using=unit.alias):
-                run = intake.start_run(unit, message, caller_ip=caller_ip)
+                kind = Run.TriggerKind.API if by_rest else Run.TriggerKind.CODE
+                run = intake.start_run(unit, message, caller_ip=caller_ip, by_rest=by_rest, trigger_kind=kind)
                 unit.flush()
         except IntegrityError:  # started by another process between the look and the insert
             unit.discard()
@@ -81,7 +96,8 @@ def _start(unit: UnitOfWork, message: Message, caller_ip: str) -> Published:
         else:
             warn_without_worker(unit.alias, unit.now)
             return _started(run, deduplicated=False)
-    return _started(known, deduplicated=True)
+    adopted = fields.trigger_by_sdk and rest_starts.adopt(unit, known.pk, message)
+    return _started(known, deduplicated=not adopted)
 
 
 def _started(run: Run, *, deduplicated: bool) -> Published:

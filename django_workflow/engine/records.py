@@ -43,6 +43,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     features: tuple[str, ...] = ()
     failure_callback: CallbackConfig | None = None
     invoker: Invoker | None = None
+    awaits_sdk: bool = False
+    """Started by REST: the endpoint has not said yet which SDK serves it. See `rest_starts`."""
 
 
 class StoredMessage(Message, frozen=True, kw_only=True, omit_defaults=True):

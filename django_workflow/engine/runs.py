@@ -196,7 +196,9 @@ def schedule_step(
     branch: WireStep | None = None,
 ) -> None:
     """Write the delivery that carries the journal up to `position` to the run's endpoint."""
-    retries = message.retries if message is not None and message.retries is not None else info.config.retries
+    retries = info.config.retries
+    if message is not None and (message.retries is not None or overrides(message)):
+        retries = message.retries
     flow_key = info.config.flow_control.key if info.config.flow_control else ""
     row = Delivery(
         run_id=state.key,
@@ -222,7 +224,11 @@ def schedule_step(
 
 
 def overrides(message: Message) -> bool:
-    """Whether a step message brings its own configuration: SDKs without this feature repeat theirs on each message."""
+    """Whether a step message brings its own configuration: SDKs without this feature repeat theirs on each message.
+
+    Then the run's headers and retries are not added; the rest of what was said at the trigger holds, as those SDKs
+    know nothing of it.
+    """
     return message.workflow is not None and "WF_TriggerOnConfig" not in message.workflow.features
 
 

@@ -31,6 +31,8 @@ NOT_A_WORKFLOW = (
     "detected a non-workflow destination for trigger/invoke. make sure you are sending the request to the correct "
     "endpoint"
 )
+NO_SDK = "trigger rest api is only usable with sdk versions after v1.0.0 major version"
+NOT_STARTED = "The endpoint was asked to start this run, and answered without starting it."
 
 
 def fold(unit: UnitOfWork, fact: Fact) -> None:
@@ -212,8 +214,11 @@ class Problem:
 def _problem(info: RunInfo, lease: Lease, answer: Answer) -> Problem | None:
     if answer.ok:
         first = lease.kind == Delivery.Kind.STEP and lease.position == 0
-        if first and "WF_DetectTrigger" in info.config.features and answer.header(names.WORKFLOW_SDK_VERSION) is None:
+        detect = info.config.awaits_sdk or "WF_DetectTrigger" in info.config.features
+        if first and detect and answer.header(names.WORKFLOW_SDK_VERSION) is None:
             return Problem(NOT_A_WORKFLOW, final=True)
+        if first and info.config.awaits_sdk:  # it answered well, and sent nothing
+            return Problem(NO_SDK if answer.header(names.WORKFLOW_SDK) is None else NOT_STARTED, final=True)
         return None
     final = answer.status == NON_RETRYABLE_STATUS and answer.header(names.NON_RETRYABLE_ERROR) == "true"
     return Problem(_error_text(answer), final=final)

@@ -16,7 +16,7 @@ from uuid import UUID, SafeUUID
 
 RUN_PREFIX = "wfr_"
 _RUN_ID_RE = re.compile(r"[A-Za-z0-9._:@~+=!$*()-]+")
-_LONGEST_RUN_ID = 255
+LONGEST_RUN_ID = 255
 
 # A time-ordered UUID is rand_a and rand_b around two constant fields (RFC 9562, section 5.7).
 _VERSION_AND_VARIANT = (7 << 76) | (2 << 62)
@@ -149,9 +149,9 @@ def prefixed_run_id(value: str) -> str:
     The official SDKs always add the prefix; so an id that was read from a run would name another one. Raises
     ValueError for an id that cannot stand in a header, a path and a comma list alike.
     """
-    if not _RUN_ID_RE.fullmatch(value) or len(value) > _LONGEST_RUN_ID:
+    if not _RUN_ID_RE.fullmatch(value) or len(value) > LONGEST_RUN_ID:
         raise ValueError(
-            f"{value[:_LONGEST_RUN_ID]!r} cannot be a run id: use 1 to {_LONGEST_RUN_ID} ASCII letters, digits and "
+            f"{value[:LONGEST_RUN_ID]!r} cannot be a run id: use 1 to {LONGEST_RUN_ID} ASCII letters, digits and "
             "characters of ._:@~+=!$*()- (no blanks, slashes or commas)."
         )
     return value if value.startswith(RUN_PREFIX) else RUN_PREFIX + value
