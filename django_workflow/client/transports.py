@@ -13,9 +13,10 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx
+from django.core.signals import setting_changed
 
 from django_workflow.client.session import current_region
 from django_workflow.errors import EngineError, EngineUnavailable, Misconfigured
@@ -70,6 +71,17 @@ def _make() -> Transport:
                 )
             _transport = _factory()
         return _transport
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    """Other settings, another engine: in tests."""
+    global _transport
+    if setting == "DJANGO_WORKFLOW":
+        with _lock:
+            _transport = None
+
+
+setting_changed.connect(_forget, dispatch_uid="django_workflow.client.transports")
 
 
 class HttpTransport:
@@ -212,6 +224,10 @@ class RegionalTransport:
     def kept(self, run_id: str, step: Step) -> Step | None:
         return self.chosen.kept(run_id, step)
 
+    def close(self) -> None:
+        for transport in self._regions.values():
+            close_transport(transport)
+
     @property
     def chosen(self) -> Transport:
         return self._regions.get(current_region.get() or self.default) or self._regions[self.default]
@@ -247,6 +263,13 @@ class WireTransport:
 
     def kept(self, run_id: str, step: Step) -> Step | None:
         return self.inner.kept(run_id, step)
+
+
+def close_transport(transport: Transport) -> None:
+    """Close the connections of a transport that has some."""
+    close = getattr(transport, "close", None)
+    if close is not None:
+        close()
 
 
 def _over_the_wire(request: EngineRequest[R]) -> EngineRequest[R]:

@@ -26,7 +26,7 @@ from django_workflow import signals
 from django_workflow.conf import get_settings
 from django_workflow.mirror.run_rows import CHECK_AFTER
 from django_workflow.mirror.surroundings import surroundings
-from django_workflow.models import Attempt, ChannelEvent, JournalEntry, Run, Step, Waiter
+from django_workflow.models import Attempt, ChannelEvent, InputRequest, JournalEntry, Run, Step, Waiter
 from django_workflow.models.channel_event import position_at
 from django_workflow.models.step import PREVIEW_CHARACTERS
 from django_workflow.protocol.bodies import printable
@@ -34,6 +34,7 @@ from django_workflow.protocol.publish import Message
 from django_workflow.protocol.steps import CallType, StepType, encode_step
 from django_workflow.protocol.steps import Step as WireStep
 from django_workflow.protocol.updates import step_result, update
+from django_workflow.protocol.waits import FormPrompt, encode_prompt
 
 logger = logging.getLogger("django_workflow.mirror")
 
@@ -179,7 +180,12 @@ class RunChange:
         if asleep:
             self._explain(Run.Status.SLEEPING, _sleeping(due), due)
 
-    def wait(self, step: WireStep, event_id: str, deadline: datetime, *, prompt: str | None) -> None:
+    def ask(self, step: WireStep, event_id: str, form: FormPrompt) -> None:
+        """Keep the form that a step waits for."""
+        values = {"event_id": event_id, "prompt": printable(encode_prompt(form)), "created_at": self.now}
+        InputRequest.objects.using(self.alias).get_or_create(run=self.run, step_id=step.step_id, defaults=values)
+
+    def wait(self, step: WireStep, event_id: str, deadline: datetime | None, *, prompt: str | None = None) -> None:
         """The run waits for an event."""
         row = self._row(step)
         if row.position is not None or row.status == Step.Status.WAITING:
@@ -200,8 +206,8 @@ class RunChange:
         self._tell_step("stepStart", step)
         message = printable(prompt or step.step_name)
         self._tell_step("waitingForInput", step, eventId=event_id, message=message)
-        why = f"Waiting for event `{event_id}` until {deadline:%Y-%m-%d %H:%M:%S} UTC."
-        self._explain(Run.Status.WAITING, why, deadline)
+        until = f" until {deadline:%Y-%m-%d %H:%M:%S} UTC" if deadline else ""
+        self._explain(Run.Status.WAITING, f"Waiting for event `{event_id}`{until}.", deadline)
 
     def call(self, step: WireStep, method: str, url: str) -> None:
         """The engine makes a call for the run."""

@@ -242,6 +242,8 @@ class Recorder:
         elif isinstance(submission, WaitSubmission):
             deadline = change.now + timedelta(seconds=submission.timeout)
             change.wait(step, submission.event_id, deadline, prompt=submission.message)
+            if submission.form is not None:
+                change.ask(step, submission.event_id, submission.form)
         else:
             message = children.pop(0)
             assert message.workflow is not None

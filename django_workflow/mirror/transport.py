@@ -18,7 +18,7 @@ from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
 from django.db import connections, transaction
 
-from django_workflow.client.transports import Transport
+from django_workflow.client.transports import Transport, close_transport
 from django_workflow.conf import get_settings
 from django_workflow.errors import EngineError, WorkflowError
 from django_workflow.mirror import outbox, receipts
@@ -36,6 +36,7 @@ from django_workflow.protocol.requests import (
     Notify,
     Publish,
     Published,
+    Wait,
 )
 from django_workflow.protocol.steps import CallType, Step, decode_step
 
@@ -63,6 +64,8 @@ class HostedTransport:
             return _as_answer(request, receipts.fill_in(receipt, messages))
         if isinstance(request, CancelRuns):
             return cast(R, self._cancel(request))
+        if isinstance(request, Wait):  # what people are asked is kept here; to the engine it would be an unknown field
+            return self.inner.send(cast("EngineRequest[R]", msgspec.structs.replace(request, prompt=None, form=None)))
         answer = self.inner.send(request)
         if isinstance(request, Notify):
             _note_notified(request, cast("tuple[Notified, ...]", answer))
@@ -98,6 +101,9 @@ class HostedTransport:
         if result is not None:
             self._resending.add((run_id, step.step_id))
         return result
+
+    def close(self) -> None:
+        close_transport(self.inner)
 
     # Triggers and receipts
 
