@@ -126,10 +126,7 @@ class Answer:
         if told:
             return told
         for waiter in self._answerable(self._waiters().exclude(state=Waiter.State.EARLY).order_by("-created_at")):
-            words = {"event": self.event_id, "state": waiter.get_state_display()}
-            raise Conflict(
-                _("The event “%(event)s” is no longer waited for: %(state)s.") % words, code="already_answered"
-            )
+            raise self._late(waiter)
         raise self._unknown()
 
     def _tell(self, keys: set[UUID]) -> int:
@@ -157,12 +154,19 @@ class Answer:
             raise ValidationError({"run": _("Name the run that is answered: ?run=<run id>.")})
         if self.form is None and not access.may(self.user, self.run_id, "respond", self.token):
             raise PermissionDenied
+        if not self._waiters().waiting().exists():
+            for waiter in self._waiters().exclude(state=Waiter.State.EARLY).order_by("-created_at"):
+                raise self._late(waiter)
         if self.form is not None and not forms.note_answer(self.form, self.user, self.data):
             raise Conflict(_("The form was answered already."), code="already_answered")
         told = get_client().notify(self.event_id, self.data, run_id=self.run_id)
         if not any(notified.waiter for notified in told):
             raise self._unknown()
         return len(told)
+
+    def _late(self, waiter: Waiter) -> Conflict:
+        words = {"event": self.event_id, "state": waiter.get_state_display()}
+        return Conflict(_("The event “%(event)s” is no longer waited for: %(state)s.") % words, code="already_answered")
 
     def _unknown(self) -> NotFound:
         return NotFound(_("No run waits for the event “%s”.") % self.event_id)
