@@ -20,6 +20,7 @@ from django_workflow.authoring.middleware import Middleware
 from django_workflow.authoring.registry import UnknownWorkflow
 from django_workflow.authoring.results import (
     CallResponse,
+    FormResult,
     InvokeResult,
     NotifyResult,
     WaitResult,
@@ -59,6 +60,7 @@ __all__ = [
     "EngineError",
     "EngineUnavailable",
     "FlowControl",
+    "FormResult",
     "InvokeResult",
     "Middleware",
     "Misconfigured",

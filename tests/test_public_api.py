@@ -20,6 +20,7 @@ PUBLIC = {
     "FlowControl",
     "InvokeResult",
     "NotifyResult",
+    "FormResult",
     "WaitResult",
     "Webhook",
     "WebhookRequest",
