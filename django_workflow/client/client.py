@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from django_workflow.client.dead_letters import DeadLetterCalls
 from django_workflow.client.handle import RunHandle
+from django_workflow.client.logs import LogCalls
 from django_workflow.client.messages import init_message
 from django_workflow.client.options import TriggerOptions
 from django_workflow.client.transports import Transport, current_transport
@@ -52,7 +54,7 @@ class Trigger(NamedTuple):
     options: TriggerOptions = DEFAULT_OPTIONS
 
 
-class Client:
+class Client(DeadLetterCalls, LogCalls):
     """An engine, as Python calls. Every method raises EngineError or one of its subclasses when the engine refuses.
 
     Inside a step, what is triggered or notified gets an id that the step's next attempt gives again: a step that runs

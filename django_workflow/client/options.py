@@ -16,6 +16,7 @@ from django_workflow.protocol.durations import to_seconds
 from django_workflow.protocol.headers import PREFIX, is_header_name, is_safe_value
 from django_workflow.protocol.identifiers import prefixed_run_id
 from django_workflow.protocol.publish import FlowControl
+from django_workflow.protocol.requests import RunOverrides
 from django_workflow.protocol.retry_delay import check_expression
 
 Duration = timedelta | float | int | str
@@ -91,6 +92,27 @@ class TriggerOptions:
             failure_url=failure_url,
             redact=as_redact(redact),
         )
+
+
+def run_overrides(
+    *,
+    retries: int | None = None,
+    delay: Duration | None = None,
+    retry_delay: Duration | None = None,
+    flow_control: FlowControl | Mapping[str, Any] | None = None,
+    label: str | Iterable[str] | None = None,
+    failure_url: str | None = None,
+) -> RunOverrides:
+    """What a resumed or restarted run has otherwise than before, from the forms that people write. Raises as
+    `TriggerOptions.of`."""
+    return RunOverrides(
+        retries=as_retries(retries),
+        delay=None if delay is None else to_seconds(delay),
+        retry_delay=as_retry_delay(retry_delay),
+        flow_control=as_flow_control(flow_control),
+        labels=as_labels(label),
+        failure_url=failure_url,
+    )
 
 
 def as_unix_seconds(value: Any) -> float:

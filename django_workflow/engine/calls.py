@@ -6,6 +6,7 @@ workflow's endpoint as a callback, and the endpoint submits it as the step's res
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -19,22 +20,44 @@ from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.errors import EngineError
 from django_workflow.models import Delivery, Run, Step
 from django_workflow.protocol.callbacks import CallbackBody, encode_callback
-from django_workflow.protocol.headers import header_lists
+from django_workflow.protocol.headers import (
+    WORKFLOW_CONCURRENT,
+    WORKFLOW_STEP_ID,
+    WORKFLOW_STEP_NAME,
+    any_case,
+    header_lists,
+)
 from django_workflow.protocol.identifiers import uuid7
 from django_workflow.protocol.publish import Message, callback_message
 from django_workflow.protocol.steps import CallType, StepType
+
+
+class CalledStep(NamedTuple):
+    step_id: int
+    step_name: str
+    concurrent: int
+
+
+def called_step(message: Message) -> CalledStep:
+    """The step that a call belongs to, as the headers of its callback say; also of the callback itself."""
+    callback = message if message.callback is None else callback_message(message.callback, b"")
+    headers = any_case(callback.headers)
+    return CalledStep(
+        int(headers.get(WORKFLOW_STEP_ID, "0") or 0),
+        headers.get(WORKFLOW_STEP_NAME, ""),
+        int(headers.get(WORKFLOW_CONCURRENT, "1") or 1),
+    )
 
 
 def start_call(unit: UnitOfWork, state: RunState, message: Message, key: UUID) -> None:
     """Journal a call and write its delivery."""
     if message.callback is None or message.callback.url is None:
         raise EngineError(f"A call of run {state.run_id} names no Upstash-Callback to bring its answer to.", status=400)
-    headers = callback_message(message.callback, b"").headers
-    step_id = int(headers.get("Upstash-Workflow-StepId", "0") or 0)
-    name = headers.get("Upstash-Workflow-StepName", "")
-    concurrent = int(headers.get("Upstash-Workflow-Concurrent", "1") or 1)
+    called = called_step(message)
+    step_id, name, concurrent = called.step_id, called.step_name, called.concurrent
     body, is_base64 = stored(message.body)
-    position = unit.add_entry(state, key, body, call_type=CallType.TO_CALLBACK, is_base64=is_base64)
+    config = encode_config(msgspec.structs.replace(message, body=b""))
+    position = unit.add_entry(state, key, body, call_type=CallType.TO_CALLBACK, is_base64=is_base64, config=config)
     due = due_at(message, unit.now)
     if message.flow_control is not None:
         note_limits(unit.alias, message.flow_control)
@@ -48,7 +71,7 @@ def start_call(unit: UnitOfWork, state: RunState, message: Message, key: UUID) -
             step_name=name[:255],
             destination=message.destination,
             method=message.method,
-            config=encode_config(msgspec.structs.replace(message, body=b"")),
+            config=config,
             body=body,
             body_is_base64=is_base64,
             max_retries=message.retries or 0,
@@ -103,7 +126,8 @@ def bring_back(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer) 
     callback = callback_message(message.callback, b"")
     text, _ = stored(body)
     key = uuid7()
-    position = unit.add_entry(state, key, text, call_type=CallType.FROM_CALLBACK)
+    config = encode_config(callback)
+    position = unit.add_entry(state, key, text, call_type=CallType.FROM_CALLBACK, config=config)
     retries = info.config.retries
     row = Delivery(
         run_id=state.key,
@@ -113,7 +137,7 @@ def bring_back(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer) 
         step_id=lease.step_id,
         step_name=lease.step_name,
         destination=callback.destination,
-        config=encode_config(callback),
+        config=config,
         body=text,
         max_retries=get_settings().retries if retries is None else retries,
         due_at=unit.now,

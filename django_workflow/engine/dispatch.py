@@ -180,6 +180,8 @@ class Dispatcher:
         headers[names.WORKFLOW_URL] = info.url
         headers[names.WORKFLOW_INIT] = "false"
         headers[names.WORKFLOW_CREATED_AT] = str(info.created_ms)
+        if info.first_run_id != info.run_id:
+            headers[names.FIRST_RUN] = info.first_run_id
         if info.labels:
             headers[names.LABEL] = ",".join(info.labels)
         if lease.kind == Delivery.Kind.STEP and not info.config.awaits_sdk:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from django_workflow.client.urls import workflow_name
 from django_workflow.conf import get_settings
 from django_workflow.engine import calls
-from django_workflow.engine.addresses import workflow_name
 from django_workflow.engine.flow_control import note_limits
 from django_workflow.engine.journal_cache import info_of
 from django_workflow.engine.records import Invoker, Lease, RunConfig, encode_config, stored
@@ -19,7 +19,7 @@ from django_workflow.engine.runs import append_plan, append_result, due_at, wake
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Delivery, Run, Step
-from django_workflow.protocol.headers import first_values
+from django_workflow.protocol.headers import any_case, first_values
 from django_workflow.protocol.identifiers import uuid7
 from django_workflow.protocol.invoke import InvokeResult, decode_invoke, invoke_result
 from django_workflow.protocol.publish import Message
@@ -149,7 +149,7 @@ def add_first_delivery(unit: UnitOfWork, run_key: UUID, url: str, config: RunCon
 def invoke(unit: UnitOfWork, state: RunState, message: Message) -> None:
     """Start the run that a step invokes. Its end becomes the step's result; an id in use makes the step fail so."""
     body = decode_invoke(message.body)
-    depth = int(message.headers.get("Upstash-Workflow-Invoke-Count", "0") or 0)
+    depth = int(any_case(message.headers).get("Upstash-Workflow-Invoke-Count", "0") or 0)
     if depth > MAX_INVOKE_DEPTH:
         raise EngineError(
             f"Run {state.run_id} invokes {depth} deep; at most {MAX_INVOKE_DEPTH} are allowed.", status=400

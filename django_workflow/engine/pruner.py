@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from django_workflow.conf import get_settings
 from django_workflow.engine.gate import engine_atomic
@@ -65,13 +65,13 @@ def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH) -> Prun
 def prunable_runs(before: datetime) -> QuerySet[Run]:
     """Runs that ended before then, and that nothing alive needs.
 
-    Needed are: the first run of a chain whose newest run goes on (steps' idempotency keys come from it), and a run
-    whose failure function still has to be called.
+    Needed are: the first run of a chain while another of it stays, as that may go on or be resumed once more (steps'
+    idempotency keys come from the first), and a run whose failure function still has to be called.
     """
     runs = Run.objects.using(get_settings().database)
-    living = runs.active().filter(first_run=OuterRef("pk"))
+    staying = runs.filter(~Q(status__in=Run.FINAL) | Q(finished_at__gte=before), first_run=OuterRef("pk"))
     return runs.finished().filter(
-        ~Exists(living), ~Exists(_deliveries(runs.db).filter(run=OuterRef("pk"))), finished_at__lt=before
+        ~Exists(staying), ~Exists(_deliveries(runs.db).filter(run=OuterRef("pk"))), finished_at__lt=before
     )
 
 

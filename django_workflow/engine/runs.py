@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from django.db import OperationalError
 
 from django_workflow import signals
 from django_workflow.conf import get_settings
@@ -64,7 +65,7 @@ def append_plan(unit: UnitOfWork, state: RunState, message: Message, key: UUID, 
     if unit.knows_step(state, step.target_step or 0):
         return  # submitted again: the plan of this branch is journalled already
     body, _ = stored(message.body)
-    position = unit.add_entry(state, key, body, call_type=CallType.STEP, step=step)
+    position = unit.add_entry(state, key, body, call_type=CallType.STEP, step=step, config=own_config(message))
     due = due_at(message, unit.now)
     if state.group_open == 0:
         state.set(group_open=step.concurrent)
@@ -99,7 +100,7 @@ def append_result(
     if unit.has_result(state, step.step_id):
         return False
     info = unit.info(state.key)
-    position = unit.add_entry(state, key, body, call_type=CallType.STEP, step=step)
+    position = unit.add_entry(state, key, body, call_type=CallType.STEP, step=step, config=own_config(message))
     record_result(unit, state, step, position, due=due or unit.now, lease=lease, started_at=started_at)
     if step.concurrent > 1 and state.group_open > 0:
         state.set(group_open=state.group_open - 1)
@@ -160,7 +161,7 @@ def record_result(
         "stepFinish",
         attempt=attempts,
         durationMs=round((unit.now - began).total_seconds() * 1000),
-        result=_event_result(step),
+        result=events.step_result(step, get_settings().publish_results),
         **common,
     )
     unit.signal(signals.step_completed, state.key, step_id=step.step_id)
@@ -168,19 +169,6 @@ def record_result(
         state.set(status=Run.Status.SLEEPING, due_at=due, why=f"Sleeping until {due:%Y-%m-%d %H:%M:%S} UTC.")
     elif state.group_open == 0:
         state.set(status=Run.Status.RUNNING, why="")
-
-
-def _event_result(step: WireStep) -> object | None:
-    if step.step_type in _WAITS:
-        return {"timeout": True} if step.wait_timeout else None
-    raw = events.result_field(step.out, get_settings().publish_results)
-    if raw is None:
-        return None
-    try:
-        msgspec.json.decode(raw)
-    except msgspec.DecodeError:  # other SDKs may write text that is no JSON
-        return step.out
-    return raw
 
 
 def schedule_step(
@@ -209,7 +197,7 @@ def schedule_step(
         step_id=branch.target_step if branch else None,
         step_name=branch.step_name[:255] if branch else "",
         destination=info.url,
-        config=encode_config(msgspec.structs.replace(message, body=b"")) if message and overrides(message) else "",
+        config=own_config(message),
         max_retries=get_settings().retries if retries is None else retries,
         flow_key=flow_key,
         due_at=due,
@@ -230,6 +218,13 @@ def overrides(message: Message) -> bool:
     know nothing of it.
     """
     return message.workflow is not None and "WF_TriggerOnConfig" not in message.workflow.features
+
+
+def own_config(message: Message | None) -> str:
+    """A step message's own configuration as it is stored; empty when its run's applies."""
+    if message is None or not overrides(message):
+        return ""
+    return encode_config(msgspec.structs.replace(message, body=b""))
 
 
 def end_run(
@@ -282,15 +277,39 @@ def drop_open(unit: UnitOfWork, state: RunState, *, failed: bool) -> None:
 
 def answer_invoker(unit: UnitOfWork, child: RunInfo, invoker: Invoker, status: Run.Status, result: str | None) -> None:
     """Append the child's end to the run that invoked it, unless that run is over."""
-    if child.parent_key is None or not unit.has(child.parent_key):
-        return
-    parent = unit.state(child.parent_key)
-    if not parent.alive:
-        return
+    parent = _living_parent(unit, child)
+    if parent is not None:
+        append_invoked(unit, parent, invoker.step, status, result)
+
+
+def append_invoked(
+    unit: UnitOfWork, parent: RunState, step: WireStep, status: Run.Status | str, result: str | None
+) -> None:
+    """Append how an invoked run ended as the result of the step that invoked it."""
     ended = InvokeResult(
         body=result if status == Run.Status.SUCCESS else None,
         is_canceled=status == Run.Status.CANCELED,
         is_failed=status == Run.Status.FAILED,
     )
-    step = invoke_result(invoker.step, ended)
-    append_result(unit, parent, step, uuid7(), encode_step(step).decode())
+    out = invoke_result(step, ended)
+    append_result(unit, parent, out, uuid7(), encode_step(out).decode())
+
+
+def _living_parent(unit: UnitOfWork, child: RunInfo) -> RunState | None:
+    """The locked run that waits for this one: the one that invoked it, or that one resumed.
+
+    Raises OperationalError, after which the same is to be done again, while others hold the resumed run.
+    """
+    if child.parent_key is None:
+        return None
+    if unit.has(child.parent_key) and unit.state(child.parent_key).alive:
+        return unit.state(child.parent_key)
+    # Read afresh: what is remembered of a run may be older than the resumption of its parent. The child is locked.
+    key = Run.objects.using(unit.alias).filter(pk=child.key).values_list("parent_id", flat=True).first()
+    if key is None or key == child.parent_key:
+        return None
+    if not unit.has(key) and not unit.lock([key], skip_locked=True):
+        if not Run.objects.using(unit.alias).filter(pk=key).exists():
+            return None
+        raise OperationalError(f"The run that resumed the invoker of run {child.run_id} is locked.")
+    return unit.state(key) if unit.state(key).alive else None

@@ -38,6 +38,8 @@ NOT_STARTED = "The endpoint was asked to start this run, and answered without st
 def fold(unit: UnitOfWork, fact: Fact) -> None:
     """Fold one fact into the unit. Facts of lost leases and of deleted runs change nothing."""
     lease = fact.lease
+    if isinstance(fact, Settlement) and (lease.flow_key or lease.queue):
+        unit.after.wake = True  # its slot or place is free for another
     if lease.kind == Delivery.Kind.MESSAGE:
         if isinstance(fact, Settlement):
             messages.settle(unit, fact)
@@ -192,6 +194,8 @@ def _settle_failure_callback(unit: UnitOfWork, lease: Lease, fact: Settlement) -
     answer = fact.answer
     if answer.ok or answer.status == NON_RETRYABLE_STATUS or lease.attempt >= lease.max_retries:
         if unit.finish_delivery(lease):
+            if not answer.ok:
+                _note_attempt(unit, lease, fact, _error_text(answer), "", None)
             dead_letters.settle_failure_callback(unit, lease, answer)
         return
     retry_at = _retry_at(lease, lease.config.retry_delay if lease.config else None, answer, unit.now)

@@ -15,6 +15,7 @@ class JournalEntry(models.Model):
     """Message number `position` of a run (0 is its payload). Its key is the message's id.
 
     `step_id` is set on results alone: (run, step_id) then lets one result of a step in, whoever sends a second.
+    `config` is the message without its body, as JSON: of calls, of their answers, and of steps that bring their own.
     """
 
     id = key_field()
@@ -24,6 +25,7 @@ class JournalEntry(models.Model):
     step_id = models.PositiveIntegerField(null=True)
     body = models.TextField()
     body_is_base64 = models.BooleanField(default=False)
+    config = models.TextField(default="")
     created_at = models.DateTimeField()
 
     objects: ClassVar[models.Manager[JournalEntry]] = models.Manager()

@@ -85,6 +85,9 @@ NON_RETRYABLE_ERROR = "Upstash-NonRetryable-Error"
 ERROR_STEP_NAME = "Upstash-Error-Step-Name"
 FAILURE_CALLBACK_NOT_FOUND = "Upstash-Workflow-Failure-Callback-Notfound"
 
+FIRST_RUN = "Django-Workflow-First-Run"
+"""Ours, on deliveries of resumed runs: the first run of the chain, which idempotency keys derive from."""
+
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -117,8 +120,11 @@ _OWNED_WORKFLOW = frozenset(
     )
 )
 
+_FIRST_RUN = FIRST_RUN.lower()
 _HIDDEN_PREFIXES = ("upstash-workflow-", "x-vercel-", "x-forwarded-")
-_HIDDEN = frozenset({"cf-connecting-ip", "cdn-loop", "cf-ew-via", "cf-ray", "render-proxy-ttl", "upstash-region"})
+_HIDDEN = frozenset(
+    {"cf-connecting-ip", "cdn-loop", "cf-ew-via", "cf-ray", "render-proxy-ttl", "upstash-region", _FIRST_RUN}
+)
 
 _TOKEN_RE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _UNSAFE_RE = re.compile(r"[\r\n\0]")
@@ -176,7 +182,7 @@ def forwardable(headers: Mapping[str, str]) -> dict[str, str]:
 def _may_pass(name: str, dropped: frozenset[str]) -> bool:
     if name.startswith("upstash-"):
         return name == "upstash-label" or (name.startswith("upstash-workflow-") and name not in _OWNED_WORKFLOW)
-    return name not in dropped
+    return name not in dropped and name != _FIRST_RUN
 
 
 def context_headers(headers: Mapping[str, str]) -> Headers:

@@ -55,12 +55,13 @@ def test_a_run_stays_while_something_alive_needs_it(now: datetime) -> None:
     assert not prune(now, RETENTION)
     callback.delete()
     assert prune(now, RETENTION).runs == 1
-    resumed.status = Run.Status.SUCCESS
+    resumed.status = Run.Status.FAILED  # it may be resumed once more
     resumed.finished_at = now
     resumed.save()
-    assert prune(now, RETENTION).runs == 1
-    resumed.refresh_from_db()
-    assert resumed.first_run is None
+    assert not prune(now, RETENTION)
+    resumed.finished_at = now - timedelta(days=31)
+    resumed.save()
+    assert prune(now, RETENTION).runs == 2
 
 
 def test_rows_of_no_run_go_by_their_own_age(now: datetime) -> None:

@@ -6,14 +6,12 @@ list with commas, or as an array in the body; where ids are given, no other filt
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
+from django_workflow.engine.cursors import decode_cursor
+from django_workflow.engine.cursors import encode_cursor as encode_cursor
 from django_workflow.engine.http_api.request import ApiRequest
 from django_workflow.engine.records import from_unix
 from django_workflow.errors import MessageInvalid
@@ -95,17 +93,7 @@ class Filters:
     def cursor(self, kind: type[Any]) -> Any:
         """Where the page before ended, as `encode_cursor` wrote it; None for the first page. Raises MessageInvalid."""
         text = self.one("cursor")
-        if text is None:
-            return None
-        try:
-            return msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=kind)
-        except (binascii.Error, msgspec.DecodeError, ValueError) as error:
-            raise MessageInvalid("The cursor was not made by this engine.", name="cursor", value=text[:100]) from error
-
-
-def encode_cursor(value: object) -> str:
-    """An opaque text for the end of a page."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(value)).decode().rstrip("=")
+        return None if text is None else decode_cursor(text, kind)
 
 
 def _pairs(body: dict[str, Any]) -> Iterable[tuple[str, str]]:
