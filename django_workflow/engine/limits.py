@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from django_workflow.errors import EngineError, QuotaExceeded
+from django_workflow.errors import EngineError, MessageInvalid, QuotaExceeded
+from django_workflow.protocol import headers as h
 from django_workflow.protocol.publish import Message
+from django_workflow.protocol.requests import Notify, Wait
 
 MOST_RETRIES = 10_000
 LONGEST_DELAY_SECONDS = 366 * 86_400
@@ -19,6 +21,8 @@ MOST_URL_GROUPS = 10_000
 MOST_SCHEDULES = 10_000
 MOST_ENDPOINTS = 1_000
 """Of a URL group: a message to it is that many."""
+
+LONGEST_EVENT_ID = 255
 
 LARGEST_MESSAGE_BYTES = 10 * 1024 * 1024
 """One message's body: a step of 5 MiB fits in, written as JSON inside JSON. MariaDB takes 16 MiB in one statement."""
@@ -43,3 +47,17 @@ def check(messages: Iterable[Message]) -> None:
                 f"A message has a body of {len(message.body)} bytes; at most {LARGEST_MESSAGE_BYTES} are taken.",
                 status=413,
             )
+
+
+def check_event(request: Wait | Notify) -> None:
+    """Raise QuotaExceeded for a wait that lasts too long, MessageInvalid for an id that is too long."""
+    if len(request.event_id) > LONGEST_EVENT_ID:
+        raise MessageInvalid(f"An event id has {LONGEST_EVENT_ID} characters at most.", name="eventId")
+    if isinstance(request, Notify) and len(request.deduplication_id or "") > LONGEST_EVENT_ID:
+        raise MessageInvalid(
+            f"An event's deduplication id has {LONGEST_EVENT_ID} characters at most.", name=h.DEDUPLICATION_ID
+        )
+    if isinstance(request, Wait) and request.timeout > LONGEST_DELAY_SECONDS:
+        raise QuotaExceeded(
+            f"A wait of {request.timeout:.0f} s was asked for; the longest is {LONGEST_DELAY_SECONDS} s (366 days)."
+        )

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -33,7 +34,7 @@ from django_workflow.engine.settle import fold
 from django_workflow.engine.shared import shared_cache
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.engine.writing import write
-from django_workflow.errors import EngineError, RunEnded
+from django_workflow.errors import EngineError, MessageInvalid, RunEnded
 from django_workflow.models import Run, Waiter
 from django_workflow.models.run import RunQuerySet
 from django_workflow.protocol.requests import (
@@ -44,6 +45,7 @@ from django_workflow.protocol.requests import (
     FetchRun,
     FinishRun,
     GetWaiters,
+    Notified,
     Notify,
     Publish,
     Published,
@@ -71,7 +73,7 @@ class EngineTransport:
             Batch: _batch,
             Publish: _publish,
             Wait: _wait,
-            Notify: waiters.notify,
+            Notify: _notify,
             FinishRun: _finish,
             CancelRun: _cancel,
             CancelRuns: _cancel_many,
@@ -171,6 +173,8 @@ def _check_limits(request: EngineRequest[Any]) -> None:
         limits.check(request.messages)
     elif isinstance(request, Publish):
         limits.check((request.message,))
+    elif isinstance(request, Wait):
+        limits.check_event(request)
 
 
 def emit(run_id: str, event: str, data: Any) -> None:
@@ -243,10 +247,21 @@ def _lock_one(unit: UnitOfWork, run_id: str) -> UUID:
     return cast(UUID, row[0])
 
 
-def _wait(unit: UnitOfWork, request: Wait) -> None:
+def register_wait(unit: UnitOfWork, request: Wait) -> UUID | None:
+    """Let a run wait; the key of the waiter, or of the message when its event was there already."""
     assert request.message.workflow is not None
+    limits.check_event(request)
     key = _lock_one(unit, request.message.workflow.run_id)
-    waiters.wait(unit, unit.state(key), request)
+    return waiters.wait(unit, unit.state(key), request)
+
+
+def _wait(unit: UnitOfWork, request: Wait) -> None:
+    register_wait(unit, request)
+
+
+def _notify(unit: UnitOfWork, request: Notify) -> tuple[Notified, ...]:
+    limits.check_event(request)
+    return waiters.notify(unit, request)
 
 
 def _finish(unit: UnitOfWork, request: FinishRun) -> None:
@@ -273,6 +288,13 @@ def _cancel_many(unit: UnitOfWork, request: CancelRuns) -> int:
     return cancelled
 
 
+def _instant(name: str, milliseconds: int) -> datetime:
+    try:
+        return from_unix(milliseconds / 1000)
+    except (OverflowError, ValueError, OSError) as error:
+        raise MessageInvalid(f"{name}: {milliseconds} is no instant.", name=name) from error
+
+
 def _filtered(runs: RunQuerySet, request: CancelRuns) -> RunQuerySet:
     if request.workflow_url:
         runs = runs.filter(**{"url" if request.exact_url else "url__startswith": request.workflow_url})
@@ -281,9 +303,9 @@ def _filtered(runs: RunQuerySet, request: CancelRuns) -> RunQuerySet:
     if request.flow_control_key:
         runs = runs.filter(flow_key=request.flow_control_key)
     if request.from_date is not None:
-        runs = runs.filter(created_at__gte=from_unix(request.from_date / 1000))
+        runs = runs.filter(created_at__gte=_instant("fromDate", request.from_date))
     if request.to_date is not None:
-        runs = runs.filter(created_at__lte=from_unix(request.to_date / 1000))
+        runs = runs.filter(created_at__lte=_instant("toDate", request.to_date))
     if request.caller_ip:
         runs = runs.filter(caller_ip=request.caller_ip)
     return runs

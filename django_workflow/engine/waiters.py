@@ -22,13 +22,14 @@ from django_workflow.protocol.steps import decode_step, encode_step
 from django_workflow.protocol.waits import encode_prompt, event_result, timeout_result
 
 
-def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
-    """Register a wait of a locked run; an event that came early ends it at once."""
+def wait(unit: UnitOfWork, state: RunState, request: Wait) -> UUID | None:
+    """Register a wait of a locked run; an event that came early ends it at once. The key of what was made; None when
+    the wait was submitted before."""
     if not state.alive:
         raise run_ended(state.run_id)
     wake_up(unit, state, unit.now)
     if unit.has_result(state, request.step.step_id) or _is_registered(unit, state, request):
-        return  # submitted again
+        return None  # submitted again
     early = (
         Waiter.objects.using(unit.alias)
         .filter(run_id=state.key, event_id=request.event_id, state=Waiter.State.EARLY)
@@ -43,23 +44,21 @@ def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
             deadline_at=unit.now + timedelta(seconds=request.timeout),
         )
         _show_waiting(unit, state, request)
-        _resolve(unit, state, request.step, request.event_id, early.event_data)
-        return
-    unit.add_waiter(
-        Waiter(
-            run_id=state.key,
-            event_id=request.event_id,
-            step=encode_step(request.step).decode(),
-            step_id=request.step.step_id,
-            step_name=request.step.step_name[:255],
-            step_type=request.step.step_type,
-            prompt=printable(request.prompt or ""),
-            url=request.message.destination,
-            config=encode_config(request.message),
-            created_at=unit.now,
-            deadline_at=unit.now + timedelta(seconds=request.timeout),
-        )
+        return _resolve(unit, state, request.step, request.event_id, early.event_data)
+    waiter = Waiter(
+        run_id=state.key,
+        event_id=request.event_id,
+        step=encode_step(request.step).decode(),
+        step_id=request.step.step_id,
+        step_name=request.step.step_name[:255],
+        step_type=request.step.step_type,
+        prompt=printable(request.prompt or ""),
+        url=request.message.destination,
+        config=encode_config(request.message),
+        created_at=unit.now,
+        deadline_at=unit.now + timedelta(seconds=request.timeout),
     )
+    unit.add_waiter(waiter)
     if request.form is not None:
         unit.add_input_request(
             InputRequest(
@@ -71,6 +70,7 @@ def wait(unit: UnitOfWork, state: RunState, request: Wait) -> None:
             )
         )
     _show_waiting(unit, state, request)
+    return waiter.pk
 
 
 def _is_registered(unit: UnitOfWork, state: RunState, request: Wait) -> bool:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 
+from django_workflow.conf import get_settings
 from django_workflow.engine.hooks import receive
 from django_workflow.engine.http_api.request import MESSAGE_HEADERS, ApiRequest, ApiResponse, Route
-from django_workflow.engine.transport import EngineTransport
+from django_workflow.engine.transport import EngineTransport, register_wait
+from django_workflow.engine.writing import write
 from django_workflow.errors import RunEnded
 from django_workflow.protocol import headers as h
 from django_workflow.protocol.headers import header_lists
-from django_workflow.protocol.requests import Notified, WaiterInfo
+from django_workflow.protocol.identifiers import message_id_of
+from django_workflow.protocol.requests import Notified, Wait, WaiterInfo
 from django_workflow.protocol.waits import WaitBody, WebhookEvent
 from django_workflow.protocol.wire import decode_request, encode_answer
 
@@ -29,6 +34,12 @@ def ask_one(request: ApiRequest, run_id: str) -> ApiResponse:
         raise RunEnded(str(error), run_id=run_id, status=404) from error
 
 
+def wait(request: ApiRequest, event_id: str) -> Waiting:
+    asked = cast(Wait, decode_request(request.method, request.target, request.headers, request.body))
+    key = write(get_settings().database, lambda unit: register_wait(unit, asked))
+    return Waiting(message_id=message_id_of(key) if key else None)
+
+
 def hook(request: ApiRequest, user_id: str, run_id: str, event_id: str) -> Notified:
     """Any request becomes the event of its webhook."""
     scheme, _, rest = request.base.partition("://")
@@ -42,6 +53,12 @@ def hook(request: ApiRequest, user_id: str, run_id: str, event_id: str) -> Notif
         url=f"/{mount}{request.target}" if mount else request.target,
     )
     return receive(run_id, event_id, event)
+
+
+class Waiting(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A wait was registered; without an id it was before."""
+
+    message_id: str | None = None
 
 
 class RunMessage(msgspec.Struct, frozen=True, rename="camel"):
@@ -95,10 +112,11 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v2/wait/{event_id...}",
-        ask,
+        wait,
         "Let a run wait for an event.",
         headers=(h.WORKFLOW_RUN_ID, *MESSAGE_HEADERS),
         body=WaitBody,
+        answer=Waiting,
     ),
     Route(
         "POST",
