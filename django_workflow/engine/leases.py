@@ -78,7 +78,7 @@ def _lease(alias: str, worker_key: UUID, rows: list[Delivery]) -> None:
     for queued in (True, False):
         keys = [row.pk for row in rows if (row.queue != "") == queued]
         if keys:
-            columns = {"begun": True} if queued else {}
+            columns = {"begun": 1} if queued else {}
             held = Delivery.objects.using(alias).filter(pk__in=keys)
             held.update(worker_id=worker_key, fence=F("fence") + 1, **columns)
 
@@ -114,7 +114,7 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
 
 def _next_due(alias: str, now: datetime) -> datetime | None:
     waiting = Delivery.objects.using(alias).unleased().filter(due_at__gt=now)
-    return waiting.order_by("due_at").values_list("due_at", flat=True).first()
+    return waiting.oldest_first().values_list("due_at", flat=True).first()
 
 
 def release(alias: str, worker_key: UUID, leases: Iterable[Lease]) -> int:

@@ -211,7 +211,7 @@ def add_message(
             flow_key=flow_key,
             queue=queue,
             queue_key=place if queue else None,
-            begun=source is not None and bool(queue),
+            begun=1 if source is not None and queue else 0,
             due_at=due,
             created_at=unit.now,
         )

@@ -7,16 +7,16 @@ under way. So a message that is delayed, or held by its flow-control key, holds 
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
 
 from django_workflow.engine import limits
 from django_workflow.engine.records import Lease
@@ -57,48 +57,62 @@ class Openings:
     @property
     def deliveries(self) -> Q:
         """Deliveries that no queue holds back."""
-        return Q(queue="") | Q(queue__in=self.names, begun=True) | Q(pk__in=self.heads)
+        return Q(queue="") | Q(queue__in=self.names, begun=1) | Q(pk__in=self.heads)
 
 
 def openings(alias: str, now: datetime) -> Openings:
     """What the queues let through now. Their rows are locked until the transaction ends: one claimer each."""
-    ready = _ready(alias, now)
+    found = _ready(alias, now, Queue.objects.using(alias))
     features = connections[alias].features
-    if features.has_select_for_update:  # SQLite's transaction is a lock itself
-        names = list(ready.values_list("pk", flat=True)[:QUEUES_PER_CLAIM])
-        if not names:
-            return Openings()
-        rows = Queue.objects.using(alias).filter(pk__in=names).order_by("pk")
-        locked = list(
-            rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked).values_list("pk", flat=True)
-        )
-        ready = ready.filter(pk__in=locked)  # read again: what was read before the lock may be gone
-    found = list(ready.values_list("name", "again", "head", "head_due_at", "parallelism", "taken")[:QUEUES_PER_CLAIM])
-    heads: list[UUID] = []
-    more = False
-    for _, _, head, due_at, parallelism, taken in found:
-        if head is not None and due_at <= now and taken < parallelism:
-            heads.append(head)
-            more = more or taken + 1 < parallelism
-    return Openings(tuple(row[0] for row in found if row[1] is not None), tuple(heads), more)
+    if not found or not features.has_select_for_update:  # SQLite's transaction is a lock itself
+        return _openings(found)
+    rows = Queue.objects.using(alias).filter(pk__in=[queue.key for queue in found]).order_by("pk")
+    locked = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+    keys = list(locked.values_list("pk", flat=True))
+    # Read again: what was read before the lock may be gone.
+    return _openings(_ready(alias, now, Queue.objects.using(alias).filter(pk__in=keys)))
 
 
-def _ready(alias: str, now: datetime) -> QuerySet[Any]:
-    """Queues that have something to claim, the one whose oldest message came first before the others."""
-    mine = Delivery.objects.using(alias).filter(queue=OuterRef("name"))
-    begun, waiting = mine.filter(begun=True), mine.filter(begun=False).order_by("queue_key")
-    taken = begun.order_by().values("queue").annotate(places=Count("queue_key", distinct=True)).values("places")
-    rows = Queue.objects.using(alias).filter(paused=False)
-    return (
-        rows.annotate(
-            again=Subquery(begun.due(now).unleased().order_by("queue_key").values("queue_key")[:1]),
-            head=Subquery(waiting.values("pk")[:1]),
-            head_due_at=Subquery(waiting.values("due_at")[:1]),
-            taken=Coalesce(Subquery(taken), 0),
+class _Ready(NamedTuple):
+    """A queue that has something to claim: messages under way (`goes_on`), or its next one, with so much `room`."""
+
+    key: UUID
+    name: str
+    goes_on: bool
+    head: UUID | None
+    room: int
+
+
+def _openings(found: list[_Ready]) -> Openings:
+    names = tuple(queue.name for queue in found if queue.goes_on)
+    heads = tuple(queue.head for queue in found if queue.head is not None)
+    return Openings(names, heads, more=any(queue.head is not None and queue.room > 1 for queue in found))
+
+
+def _ready(alias: str, now: datetime, queues: QuerySet[Queue]) -> list[_Ready]:
+    """Of these queues, those that have something to claim; any QUEUES_PER_CLAIM of them, if they are more."""
+    begun = Delivery.objects.using(alias).filter(begun=1, queue__gt="").order_by().values("queue")
+    free = Count("pk", filter=Q(due_at__lte=now, worker__isnull=True))
+    under_way = {
+        name: (places, free)
+        for name, places, free in begun.annotate(places=Count("queue_key", distinct=True), free=free).values_list(
+            "queue", "places", "free"
         )
-        .filter(Q(again__isnull=False) | Q(head_due_at__lte=now, taken__lt=F("parallelism")))
-        .order_by(Coalesce("again", "head"))
+    }
+    waiting = Delivery.objects.using(alias).filter(begun=0, queue=OuterRef("name")).order_by("queue_key")
+    rows = queues.filter(Exists(waiting) | Q(name__in=[name for name, (_, free) in under_way.items() if free]))
+    rows = rows.filter(paused=False).annotate(
+        head=Subquery(waiting.values("pk")[:1]), head_due_at=Subquery(waiting.values("due_at")[:1])
     )
+    found = []
+    for key, name, parallelism, head, due_at in rows.values_list("pk", "name", "parallelism", "head", "head_due_at"):
+        places, free_deliveries = under_way.get(name, (0, 0))
+        room = parallelism - places
+        begins = head is not None and due_at <= now and room > 0
+        if begins or free_deliveries:
+            found.append(_Ready(key, name, bool(free_deliveries), head if begins else None, room))
+    # Not always the same ones: their messages may be held by a flow-control key.
+    return found if len(found) <= QUEUES_PER_CLAIM else random.sample(found, QUEUES_PER_CLAIM)
 
 
 def place_of(alias: str, lease: Lease) -> tuple[str, UUID | None]:
@@ -154,7 +168,7 @@ def delete(unit: UnitOfWork, name: str) -> None:
     Queue.objects.using(unit.alias).filter(name=name).delete()
     mine = Delivery.objects.using(unit.alias).filter(queue=name)
     logs = MessageLog.objects.using(unit.alias)
-    while keys := list(mine.filter(begun=False).values_list("pk", flat=True)[:DELETED_AT_ONCE]):
+    while keys := list(mine.filter(begun=0).values_list("pk", flat=True)[:DELETED_AT_ONCE]):
         mine.filter(pk__in=keys).delete()
         canceled = {"state": MessageLog.State.CANCELED, "cancel_requested_at": unit.now, "finished_at": unit.now}
         logs.filter(pk__in=keys).update(**canceled)
@@ -164,7 +178,7 @@ def delete(unit: UnitOfWork, name: str) -> None:
 
 def lags(alias: str, names: Iterable[str]) -> dict[str, int]:
     """How many messages of each queue are not finished."""
-    rows = Delivery.objects.using(alias).filter(queue__in=list(names))
+    rows = Delivery.objects.using(alias).filter(begun__in=(0, 1), queue__in=list(names))
     counted = rows.order_by().values("queue").annotate(places=Count("queue_key", distinct=True))
     return dict(counted.values_list("queue", "places"))
 

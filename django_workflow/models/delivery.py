@@ -22,7 +22,8 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return self.filter(worker__isnull=True)
 
     def oldest_first(self) -> Self:
-        return self.order_by("due_at")
+        """Also by worker, which is the same for all that are free: PostgreSQL then reads them in the index's order."""
+        return self.order_by("worker_id", "due_at")
 
 
 class Delivery(models.Model):
@@ -30,7 +31,8 @@ class Delivery(models.Model):
 
     `fence` changes with each lease and each advance; who holds another fence may not write. A `solo` delivery is its
     run's only live one. A message's delivery has the message's key. `queue_key` is the message whose place in the
-    queue a delivery has: its own, or for a callback that of the message it tells of; `begun` since it was first leased.
+    queue a delivery has: its own, or for a callback that of the message it tells of; `begun` is 1 since it was first
+    leased.
     """
 
     class Kind(models.TextChoices):
@@ -58,7 +60,8 @@ class Delivery(models.Model):
     flow_key = ExactCharField(max_length=255, blank=True, default="")
     queue = ExactCharField(max_length=255, blank=True, default="")
     queue_key = models.UUIDField(null=True, blank=True, editable=False)
-    begun = models.BooleanField(default=False, editable=False)
+    # 0 or 1: databases find no truth value by an index.
+    begun = models.PositiveSmallIntegerField(default=0, editable=False)
     due_at = models.DateTimeField(_("due"))
     created_at = models.DateTimeField(_("created"))
     worker = models.ForeignKey(
@@ -75,7 +78,7 @@ class Delivery(models.Model):
         indexes = (
             models.Index(fields=("worker", "due_at"), name="workflow_delivery_due"),
             models.Index(fields=("flow_key", "worker", "due_at"), name="workflow_delivery_flow"),
-            models.Index(fields=("queue", "begun", "queue_key"), name="workflow_delivery_queue"),
+            models.Index(fields=("begun", "queue", "queue_key"), name="workflow_delivery_queue"),
         )
 
     def __str__(self) -> str:
