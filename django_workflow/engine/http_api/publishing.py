@@ -13,10 +13,12 @@ import msgspec
 
 from django_workflow.conf import get_settings
 from django_workflow.engine import limits
+from django_workflow.engine.http_api import schedules
 from django_workflow.engine.http_api.request import MESSAGE_HEADERS, ApiRequest, ApiResponse, Route, answer
 from django_workflow.engine.publishing import Answers, accept_all
 from django_workflow.engine.rest_starts import rest_start
 from django_workflow.engine.writing import write
+from django_workflow.errors import MessageInvalid
 from django_workflow.protocol import headers as h
 from django_workflow.protocol.publish import BatchItem, Message, decode_message
 from django_workflow.protocol.requests import Batch, Publish, Published
@@ -24,10 +26,21 @@ from django_workflow.protocol.wire import decode_batch, decode_request, split_de
 
 
 def publish(request: ApiRequest, destination: str, queue: str = "") -> ApiResponse:
-    """Take one message: 200, or 202 when it is a duplicate; one item per endpoint for a URL group."""
+    """Take one message: 200, or 202 when it is a duplicate; one item per endpoint for a URL group.
+
+    With `Upstash-Cron` it is an old way to make a schedule.
+    """
+    if _has_cron(request):
+        if queue:
+            raise MessageInvalid(f"A schedule names its queue in {h.QUEUE_NAME}: POST /v2/schedules/…", name=h.CRON)
+        return answer(schedules.create(request, destination))
     asked = cast(Publish, decode_request(request.method, request.target, request.headers, request.body))
     (taken,) = _take(request, (asked.message,))
     return _single(taken)
+
+
+def _has_cron(request: ApiRequest) -> bool:
+    return bool(request.header(h.CRON)) or any(name.lower() == h.CRON.lower() for name, _ in request.query)
 
 
 def batch(request: ApiRequest) -> tuple[Answers, ...]:

@@ -14,7 +14,7 @@ from django_workflow import NonRetryableError, WorkflowContext, workflow
 from django_workflow.authoring.registry import registry
 from django_workflow.engine import limits
 from django_workflow.engine.settle import NO_SDK, NOT_A_WORKFLOW, NOT_STARTED
-from django_workflow.models import DeadLetter, Delivery, MessageLog, Queue, Run, UrlGroup
+from django_workflow.models import DeadLetter, Delivery, MessageLog, Queue, Run, Schedule, UrlGroup
 from django_workflow.protocol.identifiers import new_run_id
 from django_workflow.protocol.steps import Step, decode_messages, encode_step
 from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_workflows, workflow_clock
@@ -126,6 +126,16 @@ def test_a_second_message_of_one_id_is_a_202(api: Api) -> None:
     assert first.status == 200
     assert (second.status, second.json) == (202, {"messageId": first.json["messageId"], "deduplicated": True})
     assert MessageLog.objects.count() == 1
+
+
+@pytest.mark.parametrize("by", ["header", "query"])
+def test_a_cron_expression_makes_a_schedule(api: Api, by: str) -> None:
+    headers, query = ({"Upstash-Cron": "0 9 * * *"}, "") if by == "header" else ({}, "?upstash-cron=0%209%20*%20*%20*")
+    answer = api.post(f"/v2/publish/{URL}{query}", b"x", headers=headers)
+    assert (answer.status, answer.json) == (200, {"scheduleId": Schedule.objects.get().schedule_id})
+    assert Schedule.objects.get().destination == URL
+    assert not MessageLog.objects.exists()
+    assert api.post(f"/v2/enqueue/q/{URL}{query}", b"x", headers=headers).status == 400
 
 
 def test_enqueue_makes_the_queue(api: Api) -> None:
