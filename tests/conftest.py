@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["django_workflow.testing.pytest_plugin"]
+pytest_plugins = ["django_workflow.testing.pytest_plugin", "tests.scenarios.summary"]
 
 TESTS = Path(__file__).parent
 DATABASE = os.environ.get("WORKFLOW_TEST_DATABASE", "sqlite")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from tests.hosted_stub import documents, messaging, outcomes, resume, rules
-from tests.hosted_stub.delivery import raw_steps
+from tests.hosted_stub.delivery import milliseconds, raw_steps
 from tests.hosted_stub.messaging import Item
 from tests.hosted_stub.model import DeadLetter, Message, Run, Schedule, State
 from tests.hosted_stub.network import Answer, HttpRequest, header_map
@@ -169,7 +169,7 @@ def start_by_rest(stub: HostedStub, url: str, given: Instructions, body: bytes) 
     if live is not None and live.live:
         return {
             "workflowRunId": run_id,
-            "workflowCreatedAt": documents.milliseconds(live.created),
+            "workflowCreatedAt": milliseconds(live.created),
             "deduplicated": True,
         }
     given = replace(given, control={**given.control, "workflow-runid": run_id})
@@ -178,7 +178,7 @@ def start_by_rest(stub: HostedStub, url: str, given: Instructions, body: bytes) 
     run.journal[0].message.config = run.config
     return {
         "workflowRunId": run_id,
-        "workflowCreatedAt": documents.milliseconds(run.created),
+        "workflowCreatedAt": milliseconds(run.created),
         "messageId": run.journal[0].message.id,
     }
 
@@ -285,7 +285,7 @@ def chosen_runs(call: Call) -> list[Run]:
         and (not labels or set(labels) & set(run.labels))
         and (key is None or (run.config.flow is not None and run.config.flow[0] == key))
         and (state is None or run.state == state)
-        and start <= documents.milliseconds(run.created) <= end
+        and start <= milliseconds(run.created) <= end
     ]
 
 
@@ -361,7 +361,7 @@ def chosen_letters(call: Call) -> list[DeadLetter]:
 def revive(how: Callable[[HostedStub, DeadLetter, Instructions], Run]) -> tuple[Handler, Handler]:
     def document(call: Call, letter: DeadLetter) -> dict[str, Any]:
         run = how(call.stub, letter, call.message())
-        return {"workflowRunId": run.id, "workflowCreatedAt": documents.milliseconds(run.created)}
+        return {"workflowRunId": run.id, "workflowCreatedAt": milliseconds(run.created)}
 
     def many(call: Call) -> Any:
         return {"workflowRuns": [document(call, each) for each in chosen_letters(call)[:50]]}
@@ -381,7 +381,7 @@ def call_failure_again(call: Call) -> Any:
     resume.call_again(call.stub, found)
     run = found.message.run
     assert run is not None
-    return {"workflowRunId": run.id, "workflowCreatedAt": documents.milliseconds(run.created)}
+    return {"workflowRunId": run.id, "workflowCreatedAt": milliseconds(run.created)}
 
 
 # Schedules, keys, flow control

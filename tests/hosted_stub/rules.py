@@ -162,9 +162,9 @@ def read_json(body: bytes | str, what: str) -> Any:
 
 
 def read_object(
-    body: bytes | str, what: str, needed: Mapping[str, type | tuple[type, ...]], others: set[str]
+    body: Any, what: str, needed: Mapping[str, type | tuple[type, ...]], others: set[str]
 ) -> dict[str, Any]:
-    """A JSON object with the `needed` keys of these types, and no keys but those and `others`."""
+    """A JSON object, read or not, with the `needed` keys of these types, and no keys but those and `others`."""
     found = read_json(body, what) if isinstance(body, bytes | str) else body
     if not isinstance(found, dict):
         raise Fault(f"{what} is no JSON object.")
@@ -305,7 +305,7 @@ def read_invoke(body: bytes, message: Instructions, parent: Run | None) -> dict[
 
 def header_pairs(headers: Mapping[str, Any], what: str) -> list[tuple[str, str]]:
     """`{"X-Foo": ["v"]}` as pairs."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for name, given in headers.items():
         if not isinstance(given, list) or not all(isinstance(value, str) for value in given):
             raise Fault(f"{what} has {name} {given!r}, and not a list of texts.")

@@ -32,18 +32,18 @@ def step_headers(**changes: str | None) -> Headers:
     return changed(headers, changes)
 
 
-def init_headers(run: str = RUN, **changes: str | None) -> Headers:
+def init_headers(run_id: str = RUN, **changes: str | None) -> Headers:
     failure = {
         "": URL,
         "-feature-set": FEATURES,
         "-forward-upstash-workflow-is-failure": "true",
         "-forward-upstash-workflow-failure-callback": "true",
-        "-workflow-runid": run,
+        "-workflow-runid": run_id,
         "-workflow-init": "false",
         "-workflow-url": URL,
         "-workflow-calltype": "failureCall",
     }
-    headers = step_headers(upstash_workflow_init="true", upstash_workflow_runid=run)
+    headers = step_headers(upstash_workflow_init="true", upstash_workflow_runid=run_id)
     headers |= {f"upstash-failure-callback{name}": value for name, value in failure.items()}
     return changed(headers, changes)
 

@@ -158,7 +158,9 @@ def retries(service: Service, workflow: Workflow, headers: dict[str, str | None]
         ({"upstash_retries": "1"}, [Answer(302, {"Location": ["/"]}), FAILED], [0, 12.2]),
     ],
 )
-def test_a_failed_attempt_is_repeated_in_time(headers, answers, pauses, service: Service, workflow: Workflow) -> None:
+def test_a_failed_attempt_is_repeated_in_time(
+    headers: dict[str, str | None], answers: list[Any], pauses: list[float], service: Service, workflow: Workflow
+) -> None:
     assert retries(service, workflow, headers, *answers) == pauses
     assert service.stub.state_of(SECOND)["workflowState"] == "RUN_FAILED"
 

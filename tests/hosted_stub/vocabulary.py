@@ -116,7 +116,7 @@ class Instructions:
 
     @property
     def features(self) -> frozenset[str]:
-        return self.control.get("feature-set", frozenset())
+        return frozenset(self.control.get("feature-set", ()))
 
     @property
     def flow(self) -> tuple[str, Flow] | None:

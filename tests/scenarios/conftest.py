@@ -1,54 +1,69 @@
-"""Every scenario runs over each edge: in process as a project runs it, and with every message through its wire form,
-signed, with nothing handed back and no journal by reference."""
+"""The engine that a scenario drives: one test for each edge (`edges.py`), unless it is marked for some of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from django_workflow.apps import make_transport
-from django_workflow.client.transports import WireTransport, use_transport
-from django_workflow.models import Delivery, Run
-from django_workflow.testing import WorkflowClock, run_workflows, workflow_clock
+from tests.scenarios.edges import Engine, InProcess, OnTheWire, embedded
+from tests.scenarios.hosted_edges import EngineApart, StubServer, apart, stub
+from tests.scenarios.summary import EDGES
+
+__all__ = ["Engine"]
+
+HOSTED = ("apart", "stub")
 
 
-@dataclass
-class Engine:
-    """Drives the runs of one scenario."""
-
-    clock: WorkflowClock
-    trusted: bool
-
-    def run(self, *, skip_delays: bool = False, declare_schedules: bool = False) -> int:
-        return run_workflows(skip_delays=skip_delays, declare_schedules=declare_schedules, trusted=self.trusted)
-
-    def finish(self, handle: Any, *, skip_delays: bool = True) -> Run:
-        """Run everything to its end; the run, which must have succeeded and left nothing behind."""
-        self.run(skip_delays=skip_delays)
-        run = handle.run
-        assert run.status == Run.Status.SUCCESS, f"{run.status}: {run.error} {run.why}"
-        assert not Delivery.objects.exists()
-        return run
-
-    def fail(self, handle: Any) -> Run:
-        """Run everything to its end; the run, which must have failed and left nothing behind."""
-        self.run(skip_delays=True)
-        run = handle.run
-        assert run.status == Run.Status.FAILED, f"{run.status}: {run.why}"
-        assert not Delivery.objects.exists()
-        return run
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "edges(*names, reason): the scenario runs over these edges only, for a reason that users would accept",
+    )
 
 
-@pytest.fixture(params=["in_process", "on_the_wire"])
-def engine(request: pytest.FixtureRequest, db: None) -> Iterator[Engine]:
-    trusted = request.param == "in_process"
-    if not trusted:
-        use_transport(lambda: WireTransport(make_transport()))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engine" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("edges")
+    chosen = EDGES if marker is None else marker.args
+    if marker is not None and not marker.kwargs.get("reason"):
+        raise pytest.UsageError(f"{metafunc.definition.nodeid}: say why it runs over some edges only (reason=…).")
+    params = [pytest.param(edge, marks=pytest.mark.django_db(transaction=edge in HOSTED)) for edge in chosen]
+    metafunc.parametrize("engine", params, indirect=True)
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, settings: Any, caplog: pytest.LogCaptureFixture) -> Iterator[Engine]:
+    edge: str = request.param
+    if edge == "apart":
+        with apart(request.getfixturevalue("engine_apart"), settings) as engine:
+            yield engine
+    elif edge == "stub":
+        with stub(request.getfixturevalue("stub_server"), settings) as engine:
+            yield engine
+    else:
+        with embedded(InProcess if edge == "in_process" else OnTheWire) as engine:
+            yield engine
+    # What goes wrong with the rows of hosted runs hurts no delivery, and would be seen here only.
+    mishaps = [each.getMessage() for each in caplog.get_records("call") if each.name == "django_workflow.mirror"]
+    assert not mishaps
+
+
+@pytest.fixture(scope="session")
+def engine_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineApart]:
+    process = EngineApart(tmp_path_factory.mktemp("engine") / "log")
     try:
-        with workflow_clock() as clock:
-            yield Engine(clock, trusted)
+        yield process
     finally:
-        use_transport(make_transport)
+        process.close()
+
+
+@pytest.fixture(scope="session")
+def stub_server() -> Iterator[StubServer]:
+    server = StubServer()
+    try:
+        yield server
+    finally:
+        server.close()

@@ -49,9 +49,10 @@ def test_a_failing_target_is_retried_and_never_fails_the_run(engine: Engine) -> 
         handle = caller.trigger({"retries": 3, "retry_delay": 1})
         engine.run()
         assert len(recorder.calls) == 1
-        assert handle.run.status == Run.Status.RETRYING
-        assert "Retry 1 of 3" in handle.run.why
-        assert handle.run.steps.get(name="charge").status == Step.Status.RETRYING
+        if engine.tells_attempts_of_calls:
+            assert handle.run.status == Run.Status.RETRYING
+            assert "Retry 1 of 3" in handle.run.why
+            assert handle.run.steps.get(name="charge").status == Step.Status.RETRYING
         run = engine.finish(handle)
     assert run.result == '[200,{"ok":true}]'
     assert run.steps.get(name="charge").attempts == 3

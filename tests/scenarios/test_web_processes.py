@@ -1,42 +1,26 @@
-"""Deliveries over the network to this project's own web processes (`base_url`), and webhooks, which need it."""
+"""A site that the network knows (`base_url`): calls of its workflows come over it, and it can hand out webhooks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from django.test import Client
 
 from django_workflow import WorkflowContext, workflow
 from django_workflow.models import Run
-from django_workflow.testing import CallAnswer, mock_calls
-from django_workflow.testing.calls import Call
 from tests.scenarios.conftest import Engine
 
 handed_out: list[str] = []
 
 
-def web_process(call: Call) -> CallAnswer:
-    """Answers what the network would bring to this site."""
-    parts = urlsplit(call.url)
-    assert parts.netloc == "testserver"
-    headers = {name: value for name, value in call.headers.items() if name.lower() != "content-type"}
-    response = Client(raise_request_exception=False).generic(
-        call.method,
-        parts.path,
-        call.body,
-        content_type=call.headers.get("Content-Type", "application/json"),
-        headers=headers,
-        secure=parts.scheme == "https",
-    )
-    return CallAnswer(response.status_code, response.content, dict(response.items()))
-
-
 @pytest.fixture(autouse=True)
-def _site(settings) -> None:
-    settings.DJANGO_WORKFLOW = {**settings.DJANGO_WORKFLOW, "base_url": "https://testserver"}
+def calls(engine: Engine, settings: Any) -> Iterator[list[Any]]:
+    """Calls over the network, as far as the edge shows them."""
     handed_out.clear()
+    with engine.site_on_network(settings) as recorder:
+        yield recorder.calls
 
 
 @workflow(name="webhook")
@@ -62,38 +46,35 @@ async def async_webhook(ctx: WorkflowContext[None]) -> list[Any]:
 both = pytest.mark.parametrize("flow", [webhook, async_webhook], ids=["sync", "async"])
 
 
-def test_a_run_is_served_by_web_processes(engine: Engine) -> None:
+@pytest.mark.edges("in_process", "on_the_wire", reason="a hosted engine has no other way to call a workflow")
+def test_a_run_is_served_by_web_processes(engine: Engine, calls: list[Any]) -> None:
     @workflow(name="over-the-network")
     def flow(ctx: WorkflowContext[int]) -> int:
         first = ctx.run("one", lambda: ctx.request_payload + 1)
         return ctx.run("two", lambda: first * 2)
 
-    with mock_calls(web_process) as recorder:
-        run = engine.finish(flow.trigger(4))
+    run = engine.finish(flow.trigger(4))
     assert run.result == "10"
-    assert {urlsplit(call.url).path for call in recorder.calls} == {"/workflows/serve/over-the-network/"}
-    assert all("Upstash-Signature" in call.headers for call in recorder.calls)
+    assert {urlsplit(call.url).path for call in calls} == {"/workflows/serve/over-the-network/"}
+    assert all("Upstash-Signature" in call.headers for call in calls)
 
 
 @both
 def test_a_call_of_the_webhook_ends_the_wait(engine: Engine, flow: Any) -> None:
-    with mock_calls(web_process):
-        handle = flow.trigger()
-        engine.run()
-        assert handle.run.status == Run.Status.WAITING
-        response = Client().put(urlsplit(handed_out[0]).path, b"hello", content_type="text/plain", secure=True)
-        assert response.status_code == 200
-        assert engine.finish(handle).result == '["PUT","hello"]'
-    assert Client().post(urlsplit(handed_out[0]).path).status_code == 404
+    handle = flow.trigger()
+    engine.run()
+    assert handle.run.status == Run.Status.WAITING
+    assert engine.visit("PUT", handed_out[0], b"hello") == 200
+    assert engine.finish(handle).result == '["PUT","hello"]'
+    assert engine.visit("POST", handed_out[0], b"") == 404
 
 
 @both
 def test_a_webhook_times_out(engine: Engine, flow: Any) -> None:
-    with mock_calls(web_process):
-        handle = flow.trigger()
-        engine.run()
-        engine.clock.advance("1h")
-        assert engine.finish(handle).result == '["timeout"]'
+    handle = flow.trigger()
+    engine.run()
+    engine.clock.advance("1h")
+    assert engine.finish(handle).result == '["timeout"]'
 
 
 def test_a_webhook_that_is_called_early_is_kept(engine: Engine) -> None:
@@ -104,8 +85,7 @@ def test_a_webhook_that_is_called_early_is_kept(engine: Engine) -> None:
         ctx.sleep("pause", "1h")
         return ctx.wait_for_webhook("wait for it", hook, timeout="1h").request.body.decode()
 
-    with mock_calls(web_process):
-        handle = slow.trigger()
-        engine.run()
-        Client().post(urlsplit(handed_out[0]).path, b"early", content_type="text/plain")
-        assert engine.finish(handle).result == '"early"'
+    handle = slow.trigger()
+    engine.run()
+    assert engine.visit("POST", handed_out[0], b"early") == 200
+    assert engine.finish(handle).result == '"early"'
