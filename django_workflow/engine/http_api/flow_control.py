@@ -112,10 +112,10 @@ def pin(request: ApiRequest, key: str) -> dict[str, str]:
     """Hold `parallelism`, and `rate` with its `period` (seconds or a duration, one second by default)."""
     given = Filters(request, ("parallelism", "rate", "period"))
     parallelism, rate, period = _limit(given, "parallelism"), _limit(given, "rate"), _period(given)
-    if parallelism is None and rate is None:
-        raise MessageInvalid("Say what to pin: parallelism, or rate (with its period), or both.", name="parallelism")
     if rate is None and period is not None:
         raise MessageInvalid("A period is that of a rate; give the rate as well.", name="rate")
+    if parallelism is None and rate is None:
+        raise MessageInvalid("Say what to pin: parallelism, or rate (with its period), or both.", name="parallelism")
     return _change(lambda unit: flow_control.pin(unit, key, parallelism=parallelism, rate=rate, period=period or 1))
 
 
