@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the many parts that Twisted is made of
     from daphne.server import Server
     from twisted.internet import reactor
+    from twisted.logger import STDLibLogObserver, globalLogPublisher
     from twisted.web.http import HTTPChannel
 
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
@@ -105,6 +106,8 @@ class DevServer:
         reactor.callFromThread(self._stop)
 
     def _open(self) -> None:
+        # daphne would leave what goes wrong in Twisted unsaid.
+        globalLogPublisher.addObserver(STDLibLogObserver())  # type: ignore[arg-type]
         for sock in self._sockets:
             sock.setblocking(False)  # the reactor accepts until nobody is left
             reactor.adoptStreamPort(sock.fileno(), sock.family, self._server.http_factory)

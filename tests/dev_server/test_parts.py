@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 import json
 import logging
 import socket
+import tomllib
 from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
 from django_workflow.dev_server import events, ports, storage
+from django_workflow.dev_server.__main__ import main
 from django_workflow.dev_server.errors import CannotStart
 from django_workflow.dev_server.settings import allowed_hosts, is_public
 from django_workflow.dev_server.users import USERS
 from django_workflow.management.dev_server import Options, add_options
+from tests.dev_server.processes import ROOT
 
 
 def parse(*arguments: str) -> Options:
@@ -203,3 +207,12 @@ def test_what_others_send_stays_on_its_line() -> None:
 )
 def test_what_workflows_send_by_themselves_is_for_higher_verbosities(method: str, target: str, routine: bool) -> None:
     assert events._is_routine(method, target) is routine
+
+
+# The console script
+
+
+def test_the_console_script_is_the_module() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, name = project["scripts"]["django-workflow-dev"].partition(":")
+    assert getattr(importlib.import_module(module), name) is main
