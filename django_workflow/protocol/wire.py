@@ -64,6 +64,15 @@ from django_workflow.protocol.requests import (
     Wait,
     WaiterInfo,
 )
+from django_workflow.protocol.schedules import (
+    CreateSchedule,
+    DeleteSchedule,
+    FetchSchedule,
+    ListSchedules,
+    PauseSchedule,
+    ResumeSchedule,
+    ScheduleInfo,
+)
 from django_workflow.protocol.steps import CallType, JournalMessage, decode_messages, encode_messages
 from django_workflow.protocol.waits import WaitBody, decode_wait, encode_wait
 
@@ -75,6 +84,11 @@ TOKEN_PARAMETER = "qstash_token"
 """A token in the query: read it before anything else, it is never passed on."""
 
 _RUNS = "/v2/workflows/runs"
+_SCHEDULES = "/v2/schedules"
+_SCHEDULE_SWITCHES: dict[str, type[PauseSchedule | ResumeSchedule]] = {
+    "pause": PauseSchedule,
+    "resume": ResumeSchedule,
+}
 _LOGS = "/v2/workflows/events"
 _DEAD_LETTERS = "/v2/workflows/dlq"
 _GROUPED = ("groupBy", "workflowRunId")
@@ -255,6 +269,30 @@ _ENCODERS: dict[type[EngineRequest[Any]], Callable[[Any], EncodedRequest]] = {
 }
 
 
+def _encode_create_schedule(request: CreateSchedule) -> EncodedRequest:
+    message = request.message
+    headers = {**encode_headers(message), h.CRON: request.cron}
+    if request.schedule_id is not None:
+        headers[h.SCHEDULE_ID] = request.schedule_id
+    if message.queue is not None:
+        headers[h.QUEUE_NAME] = message.queue
+    return EncodedRequest("POST", f"{_SCHEDULES}/{message.destination.partition('#')[0]}", headers, message.body)
+
+
+def _encode_schedule(method: str, what: str = "") -> Callable[[Any], EncodedRequest]:
+    return lambda request: EncodedRequest(method, f"{_SCHEDULES}/{_segment(request.schedule_id)}{what}")
+
+
+_ENCODERS |= {
+    CreateSchedule: _encode_create_schedule,
+    ListSchedules: lambda request: EncodedRequest("GET", _SCHEDULES),
+    FetchSchedule: _encode_schedule("GET"),
+    DeleteSchedule: _encode_schedule("DELETE"),
+    PauseSchedule: _encode_schedule("PATCH", "/pause"),
+    ResumeSchedule: _encode_schedule("PATCH", "/resume"),
+}
+
+
 def _segment(text: str) -> str:
     return quote(text, safe=_SEGMENT_SAFE)
 
@@ -300,7 +338,30 @@ def decode_request(method: str, path: str, headers: Mapping[str, str], body: byt
             request = _decode_dead_letters(method, plain[len(_DEAD_LETTERS) :], query, headers, body)
             if request is not None:
                 return request
+        if call == "schedules":
+            schedule = _decode_schedule(method, path, headers, body)
+            if schedule is not None:
+                return schedule
     raise RequestUnknown(f"The engine has no {method} {plain[:200]}.")
+
+
+def _decode_schedule(method: str, path: str, headers: Mapping[str, str], body: bytes) -> EngineRequest[Any] | None:
+    """A call about schedules; its path is a destination or an id, as the method says."""
+    rest = path[len(_SCHEDULES) :].lstrip("/")
+    if not rest.partition("?")[0]:
+        return ListSchedules() if method == "GET" else None
+    schedule_id, _, what = rest.partition("?")[0].partition("/")
+    if what in _SCHEDULE_SWITCHES and method in ("PATCH", "POST", "PUT"):
+        return _SCHEDULE_SWITCHES[what](schedule_id=unquote(schedule_id))
+    if method == "POST":
+        destination, config = split_destination(rest)
+        said = h.Headers({**dict(config), **headers})
+        queue, found = said.get(h.QUEUE_NAME) or None, said.get(h.SCHEDULE_ID) or None
+        message = decode_message(destination, headers, body, config, queue)
+        return CreateSchedule(message=message, cron=said.get(h.CRON, ""), schedule_id=found)
+    kinds: dict[str, type[FetchSchedule | DeleteSchedule]] = {"GET": FetchSchedule, "DELETE": DeleteSchedule}
+    kind = kinds.get(method)
+    return None if kind is None or what else kind(schedule_id=unquote(schedule_id))
 
 
 def split_destination(raw: str) -> tuple[str, list[tuple[str, str]]]:
@@ -557,7 +618,9 @@ def encode_answer(request: EngineRequest[R], answer: R) -> tuple[int, bytes]:
         return 200, encode_messages(cast("tuple[JournalMessage, ...]", answer))
     if isinstance(request, CancelRuns):
         return 200, msgspec.json.encode({"cancelled": answer})
-    if isinstance(request, Wait | FinishRun | CancelRun | CancelFailureCallback):
+    if isinstance(request, CreateSchedule):
+        return 200, msgspec.json.encode({"scheduleId": answer})
+    if answer is None:
         return 200, b"{}"
     return 200, msgspec.json.encode(answer)
 
@@ -684,6 +747,13 @@ def _cancelled_answer(request: CancelRuns, body: bytes) -> int:
     return count
 
 
+def _created_schedule(request: CreateSchedule, body: bytes) -> str:
+    return _created_decoder.decode(body)["scheduleId"]
+
+
+_created_decoder = msgspec.json.Decoder(dict[str, str])
+
+
 def _nothing(request: EngineRequest[None], body: bytes) -> None:
     """The body is ignored, as SDKs do."""
 
@@ -722,4 +792,13 @@ _ANSWERS: dict[type[EngineRequest[Any]], Callable[[Any, bytes], Any]] = {
     RestartRuns: _resource(resources.StartedRuns),
     RerunFailureCallback: _rerun_answer,
     CancelFailureCallback: _nothing,
+}
+
+_ANSWERS |= {
+    CreateSchedule: _created_schedule,
+    ListSchedules: lambda request, body: tuple(resources.decode_resource(body, list[ScheduleInfo])),
+    FetchSchedule: _resource(ScheduleInfo),
+    DeleteSchedule: _nothing,
+    PauseSchedule: _nothing,
+    ResumeSchedule: _nothing,
 }

@@ -17,7 +17,6 @@ from django_workflow.errors import (
     EngineError,
     InvocationInvalid,
     QuotaExceeded,
-    RequestUnknown,
     RunEnded,
     SignatureInvalid,
 )
@@ -43,10 +42,6 @@ from django_workflow.protocol.wire import decode_answer, decode_request, encode_
 from tests.protocol.javascript import rewritten
 from tests.vectors import CURRENT_SIGNING_KEY, ENGINE, NEXT_SIGNING_KEY, Exchange, exchanges, names
 
-WITHOUT_A_STRUCT = (
-    ("POST", "/v2/schedules/", "schedules are the engine's own resource"),
-)
-
 KEYS = [CURRENT_SIGNING_KEY, NEXT_SIGNING_KEY]
 
 to_engine = list(exchanges("sdk->engine"))
@@ -58,16 +53,6 @@ calls = [exchange for exchange in to_engine if "/v2/workflows/dlq" not in exchan
 def path_of(exchange: Exchange) -> str:
     assert exchange.url.startswith(ENGINE)
     return exchange.url.removeprefix(ENGINE)
-
-
-def reason_without_a_struct(exchange: Exchange) -> str | None:
-    for method, start, reason in WITHOUT_A_STRUCT:
-        if exchange.method == method and path_of(exchange).startswith(start):
-            return reason
-    return None
-
-
-decodable = [exchange for exchange in to_engine if reason_without_a_struct(exchange) is None]
 
 
 def decode(exchange: Exchange) -> EngineRequest[Any]:
@@ -84,15 +69,6 @@ def test_the_files_are_all_here() -> None:
     assert len([name for name in names() if name.startswith("js/")]) == 76
     assert len([name for name in names() if name.startswith("py/")]) == 21
     assert (len(to_engine), len(to_endpoint), len(from_clients)) == (241, 228, 31)
-
-
-@pytest.mark.parametrize(("method", "start", "reason"), WITHOUT_A_STRUCT)
-def test_calls_without_a_struct_are_unknown_here(method: str, start: str, reason: str) -> None:
-    found = [exchange for exchange in to_engine if exchange.method == method and path_of(exchange).startswith(start)]
-    assert found, reason
-    for exchange in found:
-        with pytest.raises(RequestUnknown):
-            decode(exchange)
 
 
 # SDK -> engine
@@ -114,7 +90,7 @@ def normalised(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if defaults.get(name) != value}
 
 
-@pytest.mark.parametrize("exchange", decodable, ids=str)
+@pytest.mark.parametrize("exchange", to_engine, ids=str)
 def test_every_request_decodes_and_comes_out_again(exchange: Exchange) -> None:
     request = decode(exchange)
     encoded = encode_request(request)
@@ -148,7 +124,7 @@ def label_list(path: str) -> str:
     return path.replace("label=l1&label=l2", "label=l1%2Cl2")
 
 
-@pytest.mark.parametrize("exchange", decodable, ids=str)
+@pytest.mark.parametrize("exchange", to_engine, ids=str)
 def test_every_answer_decodes(exchange: Exchange) -> None:
     request = decode(exchange)
     errors: dict[int, type[EngineError]] = {400: RunEnded, 412: QuotaExceeded, 500: EngineError, 404: RunEnded}
@@ -168,10 +144,10 @@ def test_every_answer_decodes(exchange: Exchange) -> None:
 
 
 def test_each_status_of_a_refusal_occurs() -> None:
-    assert {exchange.status for exchange in decodable} >= {200, 400, 404, 412, 500}
+    assert {exchange.status for exchange in to_engine} >= {200, 400, 404, 412, 500}
 
 
-published = [(exchange, message) for exchange in decodable for message in messages_of(decode(exchange))]
+published = [(exchange, message) for exchange in to_engine for message in messages_of(decode(exchange))]
 
 
 def ids_of(pairs: list[tuple[Exchange, Any]]) -> list[str]:
@@ -221,7 +197,7 @@ def test_every_failure_callback_can_be_made(exchange: Exchange, message: Message
 
 
 def test_transport_headers_of_a_first_call_are_not_delivered() -> None:
-    (trigger,) = messages_of(next(decode(exchange) for exchange in decodable if exchange.name == "js/run"))
+    (trigger,) = messages_of(next(decode(exchange) for exchange in to_engine if exchange.name == "js/run"))
     assert {"host", "content-length", "connection", "upstash-signature"} <= set(trigger.headers)
     assert forwardable(trigger.headers) == {"upstash-workflow-sdk-version": "1", "x-user-header": "uv"}
 

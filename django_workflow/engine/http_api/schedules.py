@@ -6,6 +6,7 @@ A schedule that code declares is shown like one made here and can be paused and 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import datetime
 from functools import reduce
 from operator import or_
@@ -25,9 +26,8 @@ from django_workflow.protocol import headers as h
 from django_workflow.protocol.cron import with_timezone
 from django_workflow.protocol.identifiers import message_id_of
 from django_workflow.protocol.publish import CallbackConfig, Message, callback_message, decode_message
+from django_workflow.protocol.schedules import HeaderLists, ScheduleInfo
 from django_workflow.protocol.wire import split_destination
-
-HeaderLists = dict[str, list[str]]
 
 
 class Created(msgspec.Struct, frozen=True, rename="camel"):
@@ -39,45 +39,6 @@ class Fired(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
     message_ids: tuple[str, ...]
     workflow_run_id: str | None = None
-
-
-class ScheduleInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A schedule and its message. Instants are Unix milliseconds; `delay`, `timeout` and `period` are seconds.
-
-    `last_schedule_states` are those of the messages that it made when it was last due. `in_code`: a workflow declares
-    it, and its destination is that workflow.
-    """
-
-    schedule_id: str
-    cron: str
-    created_at: int
-    destination: str
-    method: str
-    header: HeaderLists = {}
-    body: str | None = None
-    body_base64: str | None = msgspec.field(default=None, name="bodyBase64")
-    retries: int
-    delay: int | None = None
-    timeout: int | None = None
-    callback: str | None = None
-    callback_header: HeaderLists = {}
-    failure_callback: str | None = None
-    failure_callback_header: HeaderLists = {}
-    caller_ip: str | None = msgspec.field(default=None, name="callerIP")
-    is_paused: bool = msgspec.field(default_factory=bool)
-    queue_name: str | None = None
-    flow_control_key: str | None = None
-    parallelism: int | None = None
-    rate: int | None = None
-    period: int | None = None
-    retry_delay_expression: str | None = None
-    label: str | None = None
-    labels: tuple[str, ...] = ()
-    last_schedule_time: int | None = None
-    next_schedule_time: int | None = None
-    last_schedule_states: dict[str, str] = {}
-    error: str | None = None
-    in_code: bool = False
 
 
 def create(request: ApiRequest, destination: str) -> Created:
@@ -99,11 +60,11 @@ def create(request: ApiRequest, destination: str) -> Created:
 
 
 def listing(request: ApiRequest) -> list[ScheduleInfo]:
-    return _infos(list(Schedule.objects.using(get_settings().database).order_by("schedule_id")))
+    return infos(list(Schedule.objects.using(get_settings().database).order_by("schedule_id")))
 
 
 def get(request: ApiRequest, schedule_id: str) -> ScheduleInfo:
-    return _infos([scheduler.find(get_settings().database, schedule_id)])[0]
+    return infos([scheduler.find(get_settings().database, schedule_id)])[0]
 
 
 def delete(request: ApiRequest, schedule_id: str) -> dict[str, str]:
@@ -132,8 +93,9 @@ def run_now(request: ApiRequest, schedule_id: str) -> Fired:
 # What is shown
 
 
-def _infos(rows: list[Schedule]) -> list[ScheduleInfo]:
-    declared = scheduler.declared()
+def infos(found: Iterable[Schedule]) -> list[ScheduleInfo]:
+    """Schedules as they are told."""
+    rows, declared = list(found), scheduler.declared()
     states = _last_states(rows)
     return [_info(row, declared.get(row.workflow) if row.in_code else None, states[row.schedule_id]) for row in rows]
 
