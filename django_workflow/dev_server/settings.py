@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ ADMIN_MIDDLEWARE = [
 
 def configure(options: Options, user: User, origin: str, database: Path) -> None:
     """Configure Django for this process and load the apps."""
+    for name in [name for name in os.environ if "QSTASH_" in name]:
+        del os.environ[name]  # they tell the developer's application where another engine is
     settings.configure(
         SECRET_KEY=secrets.token_urlsafe(48),
         ALLOWED_HOSTS=allowed_hosts(options.host),
@@ -61,10 +64,7 @@ def configure(options: Options, user: User, origin: str, database: Path) -> None
         DJANGO_WORKFLOW={
             "engine_api": True,
             "base_url": origin,
-            "token": user.token,
-            # Kept in the table instead, so that they can be rotated; None hides those of the environment.
-            "current_signing_key": None,
-            "next_signing_key": None,
+            "token": user.token,  # its keys are kept in the table, where they can be rotated
             "worker_autostart": False,
             "concurrency": CONCURRENCY,
             "call_allow": ["0.0.0.0/0", "::/0"],  # what is being developed runs on this machine

@@ -75,7 +75,8 @@ def test_another_user_is_another_token_and_other_keys(folder: Path) -> None:
 
 
 def test_credentials_of_the_environment_are_not_taken(folder: Path) -> None:
-    theirs = {"QSTASH_TOKEN": "theirs", "QSTASH_CURRENT_SIGNING_KEY": "theirs", "QSTASH_URL": "https://theirs.example"}
+    names = ("QSTASH_TOKEN", "QSTASH_CURRENT_SIGNING_KEY", "QSTASH_URL", "QSTASH_REGION", "US_EAST_1_QSTASH_TOKEN")
+    theirs = dict.fromkeys(names, "theirs")
     with DevServerProcess("--port=0", temporary=folder, environment=theirs) as server:
         assert server.ready().variables["QSTASH_TOKEN"] == TOKEN
         assert probe(server.port)
