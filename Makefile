@@ -55,6 +55,7 @@ define DEMO_HELP
   Trigger    curl -u admin:admin -H 'Content-Type: application/json' -d '{"order_id": 1}' \
                $(ORIGIN)/workflows/api/workflows/fulfil_order/trigger/
   or         $(BIN)/python manage.py workflow_trigger fulfil_order '{"order_id": 1}' --wait
+  Engine API $(ORIGIN)/workflows/qstash for other SDKs; its keys: $(BIN)/python manage.py workflow_keys --url $(ORIGIN)
   Stop       Ctrl-C; at the next start the runs go on where they were
 
 endef

@@ -2,7 +2,9 @@
 
 E001 settings · E002 two workflows of one name · E003 USE_TZ · E004 URLs not included · E005 a bad schedule ·
 E006 call_allow · E007 hosted, no token · E008 hosted, no base_url · E009 hosted, no signing keys ·
-W001 no ASGI application · W002 SQLite options · W003 hosted, one signing key · W004 hosted, base_url not public
+E010 engine_api, hosted ·
+W001 no ASGI application · W002 SQLite options · W003 hosted, one signing key · W004 hosted, base_url not public ·
+W005 engine_api, a token that SDKs cannot read
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from django.urls import NoReverseMatch, reverse
 from django_workflow.authoring.registry import registry
 from django_workflow.conf import Settings, get_settings, problems
 from django_workflow.engine.call_guard import guard_of
+from django_workflow.engine.signing_keys import engine_token, names_a_user
 from django_workflow.errors import Misconfigured
 from django_workflow.protocol.cron import check_cron
 
@@ -49,6 +52,30 @@ def check_calls(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
         hint = 'List hosts, *.suffixes and CIDRs: ["payments.internal", "10.1.0.0/16"].'
         return [Error(f"call_allow cannot be read: {error}", id="django_workflow.E006", hint=hint)]
     return []
+
+
+@register("django_workflow")
+def check_engine_api(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    if problems() or not get_settings().engine_api:
+        return []
+    if get_settings().is_hosted:
+        return [
+            Error(
+                "engine_api is on, but the engine is the hosted one: this site has no API to serve.",
+                id="django_workflow.E010",
+                hint="Give clients the hosted engine's URL and token and leave engine_api away, or use the embedded "
+                "engine.",
+            )
+        ]
+    if names_a_user(engine_token()):
+        return []
+    return [
+        Warning(
+            "engine_api is on, and the token does not name a user: context.createWebhook of the JavaScript SDK fails.",
+            id="django_workflow.W005",
+            hint='Use base64 of {"UserID": "…", "Password": "…"}, or leave the setting token (QSTASH_TOKEN) away.',
+        )
+    ]
 
 
 @register("django_workflow")

@@ -86,9 +86,10 @@ DATABASES = {
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # django_workflow: the engine lives in the database above. The shop's own services answer on this machine, which
-# `ctx.call` reaches only when it is told so: by itself it goes to public addresses alone.
+# `ctx.call` reaches only when it is told so: by itself it goes to public addresses alone. `engine_api` serves the
+# engine to SDKs of other languages, at /workflows/qstash; `manage.py workflow_keys` prints what they need.
 DJANGO_WORKFLOW = {
-    "engine_api": False,
+    "engine_api": True,
     "worker_autostart": "debug",
     "call_allow": ["127.0.0.0/8", "::1"],
     "base_url": os.environ.get("DEMO_BASE_URL") or None,

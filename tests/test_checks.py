@@ -1,4 +1,4 @@
-"""System checks of the hosted mode: what is missing is said at start-up."""
+"""System checks of the hosted mode and of the engine's API: what is missing is said at start-up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from django_workflow.checks import check_hosted
+from django_workflow.checks import check_engine_api, check_hosted
 
 COMPLETE = {
     "engine": "qstash",
@@ -63,3 +63,21 @@ def test_what_is_missing_or_cannot_work_is_told(values: dict[str, Any], expected
 
 def test_under_debug_missing_keys_are_a_warning() -> None:
     assert ids(debug=True, current_signing_key=None, next_signing_key=None) == ["W003"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, []),
+        ({"engine_api": True}, []),
+        ({"engine_api": True, "token": "eyJVc2VySUQiOiJtZSIsIlBhc3N3b3JkIjoicCJ9"}, []),
+        ({"engine_api": True, "token": "mine"}, ["W005"]),
+        ({"token": "mine"}, []),
+        ({**COMPLETE, "engine_api": True}, ["E010"]),
+    ],
+)
+def test_an_api_that_cannot_work_is_told(values: dict[str, Any], expected: list[str]) -> None:
+    with override_settings(DJANGO_WORKFLOW=values):
+        found = check_engine_api(None)
+    assert [str(message.id).removeprefix("django_workflow.") for message in found] == expected
+    assert all(message.hint for message in found)

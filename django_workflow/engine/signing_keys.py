@@ -121,6 +121,15 @@ def engine_tokens() -> list[str]:
     return [token] if token else _derived_tokens("token")
 
 
+def names_a_user(token: str) -> bool:
+    """Whether SDKs find a user's id in a token, which they put into the addresses of webhooks."""
+    try:
+        read = json.loads(base64.b64decode(token, validate=True))
+    except ValueError:
+        return False
+    return isinstance(read, dict) and bool(read.get("UserID"))
+
+
 def read_only_tokens() -> list[str]:
     """Tokens that may only read, derived from SECRET_KEY and then from SECRET_KEY_FALLBACKS."""
     return _derived_tokens("read-only token")

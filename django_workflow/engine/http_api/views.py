@@ -44,7 +44,7 @@ def engine_api(request: HttpRequest, call: str) -> HttpResponse:
 
 def _answer(request: HttpRequest, path: str, decoded: str) -> ApiResponse:
     settings = get_settings()
-    if not settings.engine_api or settings.engine != "embedded":
+    if not settings.engine_api or settings.is_hosted:
         raise RequestUnknown("The engine's API is not served here; DJANGO_WORKFLOW['engine_api'] switches it on.")
     query, token = auth.take_token(h.utf8_value(request.META.get("QUERY_STRING", "")))
     target = f"{path}?{query}" if query else path
