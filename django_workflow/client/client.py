@@ -18,6 +18,7 @@ from django_workflow.client.handle import RunHandle
 from django_workflow.client.logs import LogCalls
 from django_workflow.client.messages import init_message
 from django_workflow.client.options import TriggerOptions
+from django_workflow.client.schedules import ScheduleCalls
 from django_workflow.client.transports import Transport, current_transport
 from django_workflow.client.urls import workflow_url
 from django_workflow.conf import get_settings
@@ -54,7 +55,7 @@ class Trigger(NamedTuple):
     options: TriggerOptions = DEFAULT_OPTIONS
 
 
-class Client(DeadLetterCalls, LogCalls):
+class Client(DeadLetterCalls, LogCalls, ScheduleCalls):
     """An engine, as Python calls. Every method raises EngineError or one of its subclasses when the engine refuses.
 
     Inside a step, what is triggered or notified gets an id that the step's next attempt gives again: a step that runs
