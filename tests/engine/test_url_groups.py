@@ -195,7 +195,7 @@ class TestDefaults:
             "Upstash-Retries": "7",
             "Upstash-Method": "PUT",
             "upstash-label": "group",
-            "Content-Type": "text/csv",
+            "Content-Type": "a/b",
         }
         change(url_groups.set_headers, "news", headers)
         publish("news")
