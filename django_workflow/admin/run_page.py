@@ -20,7 +20,8 @@ from django.utils.translation import gettext as _
 from django_workflow.admin.status import badge_of, status_badge
 from django_workflow.models import Attempt, ChannelEvent, DeadLetter, Run, Step, Waiter
 from django_workflow.presentation import values
-from django_workflow.presentation.words import first_line, length_text, progress_text, running_time, why_text
+from django_workflow.presentation.words import first_line, progress_text, running_time, why_text
+from django_workflow.realtime.lengths import length_text
 
 ROWS = 200
 PREVIEW = 80

@@ -31,7 +31,8 @@ from django_workflow.conf import get_settings
 from django_workflow.engine.pruner import delete_runs
 from django_workflow.models import Run, Step
 from django_workflow.presentation import lookup, values
-from django_workflow.presentation.words import first_line, length_text, progress_text, running_time, short_run_id
+from django_workflow.presentation.words import first_line, progress_text, running_time, short_run_id
+from django_workflow.realtime.lengths import length_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -276,7 +276,7 @@ class NotifyView(WorkflowAPIView):
         if not answer.has_proof:
             self.permission_denied(request)
         resolved = answer.give()
-        if is_form(request) and (page := _page_of(request)):
+        if is_form(request) and not wants_json(request) and (page := _page_of(request)):
             return HttpResponseRedirect(page)
         return Response({"success": True, "resolved": resolved})
 

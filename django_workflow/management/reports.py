@@ -13,11 +13,11 @@ from django_workflow.presentation import values
 from django_workflow.presentation.words import (
     first_line,
     instant_text,
-    length_text,
     progress_text,
     running_time,
     why_text,
 )
+from django_workflow.realtime.lengths import length_text
 
 TIMELINE_WIDTH = 30
 RESULT_WIDTH = 60

@@ -1,4 +1,4 @@
-"""Lengths of time, progress and the *why* line, in the reader's language. Takes rows and instants, gives text."""
+"""Running times, progress and the *why* line, in the reader's language. Takes rows and instants, gives text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from django.utils.translation import ngettext
 
 from django_workflow.models import Delivery, Run, Step
 from django_workflow.protocol.steps import StepType
+from django_workflow.realtime.lengths import length_text
 
 SHORT_RUN_ID = 12
 NEAR = timedelta(hours=1)
@@ -19,22 +20,6 @@ NEAR = timedelta(hours=1)
 def short_run_id(run_id: str) -> str:
     """A run id that fits a table's column: its beginning, and `…` when something was cut off."""
     return run_id if len(run_id) <= SHORT_RUN_ID + 1 else run_id[:SHORT_RUN_ID] + "…"
-
-
-def length_text(length: timedelta) -> str:
-    """A length in its two greatest units: `340 ms`, `2.1 s`, `3 min 20 s`, `6 d 3 h`."""
-    seconds = max(length.total_seconds(), 0.0)
-    if seconds < 0.9995:
-        return _("%d ms") % round(seconds * 1000)
-    if seconds < 59.95:
-        return _("%s s") % formats.number_format(round(seconds, 1), decimal_pos=1)
-    whole = round(seconds)
-    minutes, whole = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, _("%d d")), (hours, _("%d h")), (minutes, _("%d min")), (whole, _("%d s"))]
-    first = next(index for index, (number, _unit) in enumerate(parts) if number)
-    return " ".join(unit % number for number, unit in parts[first : first + 2] if number)
 
 
 def running_time(row: Run | Step, now: datetime) -> timedelta | None:

@@ -7,9 +7,9 @@ happens in between shows twice and is never lost. Names and errors come from any
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -26,6 +26,7 @@ from django_workflow.models.channel_event import format_position
 from django_workflow.protocol.steps import StepType
 from django_workflow.realtime import access, forms, history
 from django_workflow.realtime.labels import label
+from django_workflow.realtime.lengths import length_text
 from django_workflow.realtime.messages import BEGINNING
 from django_workflow.realtime.stores import StoreUnavailable
 
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_workflow.realtime")
 
-VIEWS = ("steps", "bar", "badge")
-TRANSPORTS = ("auto", "ws", "poll")
+VIEWS = ("steps", "bar", "badge", "timeline")
+TRANSPORTS = ("auto", "ws", "sse", "poll")
 MAX_STEPS = 100
 LONGEST_ERROR = 300
 
@@ -82,6 +83,15 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """Where a step stands in the time that is shown, in thousandths of it, and how long it took in words."""
+
+    start: int
+    width: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShownStep:
     """One row of the list, and what the browser needs to go on from it."""
 
@@ -95,6 +105,7 @@ class ShownStep:
     until: int | None = None
     started: int | None = None
     error: str = ""
+    bar: Bar | None = None
 
 
 @dataclass(slots=True)
@@ -191,7 +202,8 @@ def make_widget(run_id: str | None, user: User | None, options: Options, now: da
         widget.token = access.make_token([shown_id], respond=may_respond)
     if run.status == Run.Status.FAILED:
         widget.error = _first_line(run.error)
-    widget.steps = _shown_steps(snapshot)
+    bars = _bars(snapshot, now) if options.view == "timeline" else {}
+    widget.steps = _shown_steps(snapshot, bars)
     widget.earlier = snapshot.earlier
     if run.status == Run.Status.SUCCESS:
         widget.done = widget.total = 1
@@ -285,7 +297,29 @@ def _current(steps: Sequence[Step]) -> Step | None:
     return next((step for status in busy for step in steps if step.status == status), None)
 
 
-def _shown_steps(snapshot: Snapshot) -> list[ShownStep]:
+def _bars(snapshot: Snapshot, now: datetime) -> dict[int, Bar]:
+    """A bar for each step that began, from the first of those shown to the last end or to now."""
+    begun = [(step, step.started_at, step.finished_at or now) for step in snapshot.steps if step.started_at]
+    if not begun:
+        return {}
+    first = min(start for _step, start, _end in begun)
+    span = max((max(end for _step, _start, end in begun) - first).total_seconds(), 0.001)
+
+    def share(length: timedelta) -> int:
+        return round(length.total_seconds() / span * 1000)
+
+    return {
+        step.step_id: Bar(
+            # What is too short to be seen is shown as a line.
+            start=min(share(start - first), 996),
+            width=max(min(share(end - start), 1000 - share(start - first)), 4),
+            text=length_text(end - start),
+        )
+        for step, start, end in begun
+    }
+
+
+def _shown_steps(snapshot: Snapshot, bars: Mapping[int, Bar]) -> list[ShownStep]:
     current = None if snapshot.run.is_finished else _current(snapshot.steps)
     return [
         ShownStep(
@@ -299,6 +333,7 @@ def _shown_steps(snapshot: Snapshot) -> list[ShownStep]:
             until=_milliseconds(step.due_at) if step.status in Step.OPEN else None,
             started=_milliseconds(step.started_at),
             error=_first_line(step.error) if step.status == Step.Status.FAILED else "",
+            bar=bars.get(step.step_id),
         )
         for step in snapshot.steps
     ]

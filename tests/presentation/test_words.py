@@ -6,7 +6,8 @@ import pytest
 from django.utils import timezone, translation
 
 from django_workflow.models import Run, Step
-from django_workflow.presentation.words import first_line, instant_text, length_text, progress_text, short_run_id
+from django_workflow.presentation.words import first_line, instant_text, progress_text, short_run_id
+from django_workflow.realtime.lengths import length_text
 
 
 @pytest.mark.parametrize(

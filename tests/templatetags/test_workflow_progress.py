@@ -18,8 +18,8 @@ from pytest_django import DjangoAssertNumQueries
 
 import django_workflow
 from django_workflow.models import Delivery, Run, Step, Waiter
-from django_workflow.realtime import access, labels
-from tests.realtime.helpers import CHANNEL, event_id, make_run, store
+from django_workflow.realtime import access, labels, widget
+from tests.realtime.helpers import CHANNEL, NOW, event_id, make_run, store
 
 pytestmark = pytest.mark.django_db
 
@@ -491,3 +491,37 @@ def test_a_widget_costs_few_queries(django_assert_max_num_queries: DjangoAssertN
         make_step(run, number, "x", "success")
     with django_assert_max_num_queries(3):
         render(run)
+
+
+def test_a_timeline_has_a_bar_for_each_step_that_began(superuser: User) -> None:
+    run = make_run(status=Run.Status.RUNNING, started_at=NOW)
+    for number, (start, end) in enumerate([(0, 30), (30, 40), (40, None), (None, None)], start=1):
+        run.steps.create(
+            step_id=number,
+            name=f"step {number}",
+            step_type="Run",
+            status=Step.Status.SUCCESS if end else Step.Status.RUNNING if start else Step.Status.QUEUED,
+            started_at=None if start is None else NOW + timedelta(seconds=start),
+            finished_at=None if end is None else NOW + timedelta(seconds=end),
+        )
+    shown = widget.make_widget(run.run_id, superuser, widget.Options(view="timeline"), NOW + timedelta(seconds=100))
+    bars = [(step.bar.start, step.bar.width, step.bar.text) if step.bar else None for step in shown.steps]
+    assert bars == [(0, 300, "30.0 s"), (300, 100, "10.0 s"), (400, 600, "1 min"), None]
+    html = widget.render_widget(shown, None)
+    assert html.count("<rect") == 3
+    assert "style=" not in html
+
+
+def test_what_is_too_short_for_a_timeline_is_a_line(superuser: User) -> None:
+    run = make_run(status=Run.Status.SUCCESS, started_at=NOW, finished_at=NOW + timedelta(days=7))
+    for number, start in enumerate([timedelta(), timedelta(days=7)], start=1):
+        run.steps.create(
+            step_id=number,
+            name="quick",
+            step_type="Run",
+            status=Step.Status.SUCCESS,
+            started_at=NOW + start,
+            finished_at=NOW + start,
+        )
+    shown = widget.make_widget(run.run_id, superuser, widget.Options(view="timeline"), NOW)
+    assert [(step.bar.start, step.bar.width) for step in shown.steps if step.bar] == [(0, 4), (996, 4)]

@@ -1,10 +1,9 @@
-// One connection per page and endpoint: a WebSocket, or polling where there is none. A listener's cursor, the id of the
-// last event that it has handled, says where to go on after a break, and what is a repeat.
+// One connection per page and endpoint: a WebSocket, else server-sent events, else polling. A listener's cursor, the id of
+// the last event that it has handled, says where to go on after a break, and what is a repeat.
 
 const BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 30_000;
-const HEALTHY_MS = 10_000;
-const OPENING_MS = 10_000;
+const SETTLING_MS = 10_000;
 const SILENCE_MS = 60_000;
 const FIVE_MINUTES_MS = 300_000;
 const POLL_MS = 2_000;
@@ -38,7 +37,6 @@ export class Timers {
 
 const connections = new Map();
 
-/** `transport`: auto, ws or poll. */
 export function connectionFor(src, transport = "auto") {
   const url = new URL(src, globalThis.location?.href).href;
   const key = transport + url;
@@ -46,17 +44,19 @@ export function connectionFor(src, transport = "auto") {
   return connections.get(key);
 }
 
-/** States: idle, connecting, connected, reconnecting, polling, offline (nothing works), closed (refused). */
+// States: idle, connecting, connected, reconnecting, polling, offline, closed (refused).
 export class Connection {
   state = "idle";
   #url;
   #transport;
   #channels = new Map(); // name -> listeners
   #unsent = new Set();
-  #socket = null;
+  #kind = null; // ws or sse
+  #stream = null; // a socket, or event sources
   #proved = false; // it brought something
-  #socketFailures = 0;
-  #noSocketUntil = 0;
+  #failures = 0;
+  #failed = new Set(); // kinds that are blocked, or everything is
+  #skipUntil = {};
   #attempts = 0;
   #pollMs = POLL_MS;
   #polling = null;
@@ -71,7 +71,7 @@ export class Connection {
     for (const event of ["online", "pageshow"]) addEventListener(event, () => this.retry());
   }
 
-  /** `listener`: cursor (an id, or "0-0"), token, onMessage, onGap, onRefused, onState. */
+  // A listener has cursor, token, onMessage, onGap, onRefused, onState.
   subscribe(channel, listener) {
     if (!this.#channels.has(channel)) this.#channels.set(channel, new Set());
     this.#channels.get(channel).add(listener);
@@ -89,7 +89,7 @@ export class Connection {
   }
 
   retry() {
-    if (this.#socket || this.#polling) return;
+    if (this.#stream || this.#polling) return;
     this.#timers.clear("next");
     this.#open();
   }
@@ -97,8 +97,7 @@ export class Connection {
   #ask(channel) {
     this.#timers.clear("linger");
     this.#unsent.add(channel);
-    // Widgets subscribe together.
-    if (this.#socket) this.#timers.set("send", 0, () => this.#send());
+    if (this.#stream) this.#timers.set("send", 0, () => this.#send());
     else if (!this.#polling && (!this.#timers.next || this.state === "polling")) {
       this.#timers.set("next", 0, () => this.#open());
     }
@@ -108,9 +107,7 @@ export class Connection {
     const listeners = this.#channels.get(channel);
     if (!listeners?.delete(listener) || listeners.size) return;
     this.#forget(channel);
-    if (this.#socket?.readyState === 1) {
-      this.#socket.send(JSON.stringify({ type: "unsubscribe", channels: [channel] }));
-    }
+    this.#say({ type: "unsubscribe", channels: [channel] });
     if (!this.#channels.size) this.#timers.set("linger", LINGER_MS, () => this.#rest("idle"));
   }
 
@@ -121,7 +118,7 @@ export class Connection {
 
   #rest(state) {
     this.#timers.clear();
-    this.#dropSocket();
+    this.#dropStream();
     this.#polling?.abort();
     this.#polling = null;
     this.#setState(state);
@@ -129,55 +126,94 @@ export class Connection {
 
   #open() {
     if (this.#hidden || !this.#channels.size) return;
-    const socket = this.#transport !== "poll" && globalThis.WebSocket;
-    if (socket && (this.#transport === "ws" || Date.now() >= this.#noSocketUntil)) this.#openSocket();
+    const kinds = { auto: ["ws", "sse"], poll: [] }[this.#transport] ?? [this.#transport];
+    const usable = (kind) => globalThis[kind === "ws" ? "WebSocket" : "EventSource"] && !this.#failed.has(kind);
+    const kind = kinds.find((one) => usable(one) && !(Date.now() < this.#skipUntil[one]));
+    if (kind) this.#openStream(kind);
     else this.#poll();
   }
 
-  #openSocket() {
+  #openStream(kind) {
     if (this.state === "idle" || this.state === "closed") this.#setState("connecting");
-    const socket = new WebSocket(`${this.#url.replace(/^http/, "ws")}ws/`);
-    this.#socket = socket;
+    this.#kind = kind;
     this.#proved = false;
-    this.#timers.set("silence", OPENING_MS, () => this.#socketClosed());
+    this.#timers.set("silence", SETTLING_MS, () => this.#streamClosed());
+    this.#stream = kind === "ws" ? [this.#socket()] : this.#groups(this.#channels.keys()).map((group) => this.#source(group));
+    for (const stream of this.#stream) {
+      stream.onmessage = ({ data }) => this.#heard(data);
+      stream.onerror = stream.onclose = ({ code }) => this.#streamClosed(code);
+    }
+  }
+
+  #socket() {
+    const socket = new WebSocket(`${this.#url.replace(/^http/, "ws")}ws/`);
     socket.onopen = () => {
       this.#unsent = new Set(this.#channels.keys());
       this.#send();
     };
-    socket.onmessage = ({ data }) => {
-      if (!this.#proved) this.#timers.set("healthy", HEALTHY_MS, () => (this.#attempts = 0));
-      this.#proved = true;
-      this.#socketFailures = 0;
-      this.#timers.set("silence", SILENCE_MS, () => this.#socketClosed());
-      this.#handle(JSON.parse(data));
-    };
-    socket.onclose = ({ code }) => this.#socketClosed(code);
+    return socket;
+  }
+
+  #source([token, names]) {
+    this.#unsent.clear();
+    const url = this.#urlOf("sse/", names);
+    if (token) url.searchParams.set("token", token);
+    return new EventSource(url);
+  }
+
+  #heard(data) {
+    if (!this.#proved) this.#timers.set("healthy", SETTLING_MS, () => (this.#attempts = 0));
+    this.#proved = true;
+    this.#works();
+    this.#timers.set("silence", SILENCE_MS, () => this.#streamClosed());
+    this.#handle(JSON.parse(data));
+  }
+
+  // Something gets through, so what did not is blocked.
+  #works() {
+    for (const kind of this.#failed) this.#skipUntil[kind] = Date.now() + FIVE_MINUTES_MS;
+    this.#failed.clear();
+    this.#failures = 0;
   }
 
   #send() {
-    if (this.#socket?.readyState !== 1) return;
+    if (this.#kind === "sse") {
+      this.#dropStream();
+      this.#openStream("sse");
+      return;
+    }
     for (const [token, names] of this.#groups(this.#unsent)) {
       const channels = Object.fromEntries(names.map((name) => [name, this.#cursorOf(name)]));
-      this.#socket.send(JSON.stringify({ type: "subscribe", channels, token }));
+      if (!this.#say({ type: "subscribe", channels, token })) return;
     }
     this.#unsent.clear();
   }
 
-  #dropSocket() {
-    this.#timers.clear("silence", "healthy", "send");
-    if (!this.#socket) return;
-    this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
-    this.#socket.close();
-    this.#socket = null;
+  #say(frame) {
+    const [socket] = this.#stream ?? [];
+    if (this.#kind !== "ws" || socket?.readyState !== 1) return false;
+    socket.send(JSON.stringify(frame));
+    return true;
   }
 
-  #socketClosed(code) {
-    this.#dropSocket();
+  #dropStream() {
+    this.#timers.clear("silence", "healthy", "send");
+    for (const stream of this.#stream ?? []) {
+      stream.onopen = stream.onmessage = stream.onerror = stream.onclose = null;
+      stream.close();
+    }
+    this.#stream = null;
+  }
+
+  #streamClosed(code) {
+    this.#dropStream();
     if (code === FORBIDDEN) for (const channel of [...this.#channels.keys()]) this.#refuse(channel);
     if (!this.#channels.size) return;
-    if (!this.#proved) this.#socketFailures += 1;
-    if (this.#transport === "auto" && (this.#socketFailures > 1 || this.state === "polling")) {
-      this.#poll();
+    if (!this.#proved) this.#failures += 1;
+    if (this.#transport === "auto" && (this.#failures > 1 || this.state === "polling")) {
+      this.#failed.add(this.#kind);
+      this.#failures = 0;
+      this.#open();
       return;
     }
     if (this.state !== "offline") this.#setState("reconnecting");
@@ -185,7 +221,6 @@ export class Connection {
   }
 
   #openLater() {
-    // Full jitter: many pages come back together.
     const ms = Math.random() * Math.min(BACKOFF_MS * 2 ** this.#attempts, LONGEST_BACKOFF_MS);
     this.#attempts += 1;
     if (this.#attempts > ATTEMPTS_IN_SILENCE) this.#setState("offline");
@@ -207,9 +242,10 @@ export class Connection {
     } catch {
       if (polling !== this.#polling) return;
       this.#polling = null;
-      // So it is not the socket that is blocked.
-      this.#noSocketUntil = 0;
-      this.#socketFailures = 1;
+      // So it is not the streams that are blocked.
+      this.#skipUntil = {};
+      this.#failed.clear();
+      this.#failures = 1;
       this.#setState("offline");
       this.#openLater();
       return;
@@ -217,18 +253,13 @@ export class Connection {
     this.#polling = null;
     this.#attempts = 0;
     this.#setState("polling");
-    if (this.#socketFailures) this.#noSocketUntil = Date.now() + FIVE_MINUTES_MS;
-    this.#socketFailures = 0;
+    this.#works();
     this.#pollMs = heard ? POLL_MS : Math.min(this.#pollMs * 1.5, LONGEST_POLL_MS);
     this.#timers.set("next", more || this.#unsent.size ? 0 : this.#pollMs, () => this.#open());
   }
 
   async #pollOnce(token, names, signal) {
-    const url = new URL("poll/", this.#url);
-    for (const name of names) {
-      url.searchParams.append("channel", name);
-      url.searchParams.append(`last_ack_${name}`, this.#cursorOf(name));
-    }
+    const url = this.#urlOf("poll/", names);
     const headers = token ? { "X-Workflow-Token": token } : {};
     const response = await fetch(url, { headers, signal, credentials: "same-origin", cache: "no-store" });
     if ([400, 401, 403, 404].includes(response.status)) {
@@ -242,6 +273,15 @@ export class Connection {
     return answer;
   }
 
+  #urlOf(path, names) {
+    const url = new URL(path, this.#url);
+    for (const name of names) {
+      url.searchParams.append("channel", name);
+      url.searchParams.append(`last_ack_${name}`, this.#cursorOf(name));
+    }
+    return url;
+  }
+
   #handle(message) {
     const { type, channel, id } = message;
     if (type === "connected") {
@@ -253,6 +293,9 @@ export class Connection {
       }
     } else if (type === "error" && message.code === "forbidden") {
       this.#refuse(channel);
+    } else if (type === "reconnect") {
+      this.#dropStream();
+      this.#open();
     } else if (!type) {
       for (const listener of this.#listeners(channel)) {
         if (compareIds(id, listener.cursor) <= 0) continue;
@@ -280,7 +323,6 @@ export class Connection {
     return [...(this.#channels.get(channel) ?? [])];
   }
 
-  // Who is ahead drops repeats.
   #cursorOf(channel) {
     return this.#listeners(channel).map(({ cursor }) => cursor).sort(compareIds)[0];
   }

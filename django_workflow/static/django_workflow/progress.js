@@ -26,7 +26,7 @@ export class WorkflowProgress extends HTMLElement {
   #store = null;
   #status = "";
   #connection = "idle";
-  #lost = new Date(); // since when the page is not up to date
+  #lost = new Date();
   #byPolls = false;
   #refreshing = null;
   #refreshAgain = null;
@@ -43,21 +43,17 @@ export class WorkflowProgress extends HTMLElement {
   get isTriggering() {
     return this.#status === "starting";
   }
-  get steps() {
-    return this.#store.getState().steps;
-  }
-  get runStatus() {
-    return this.#store.getState().runStatus;
-  }
-  get waitingState() {
-    return this.#store.getState().waitingState;
+  static {
+    for (const name of ["steps", "runStatus", "waitingState"]) {
+      Object.defineProperty(this.prototype, name, { get() { return this.#store.getState()[name]; } });
+    }
   }
 
   /** Start a run and show it: the answer is `{"workflowRunId", "token"?}`. */
-  async trigger(payload = {}, url = this.getAttribute("trigger"), csrf) {
+  async trigger(payload = {}, url = this.getAttribute("trigger")) {
     this.say("starting");
     try {
-      const { workflowRunId, token, response } = await post(url, payload, { csrf });
+      const { workflowRunId, token, response } = await post(url, payload);
       if (workflowRunId) this.show(workflowRunId, token);
       else location.assign(response.url);
       return workflowRunId;
@@ -82,9 +78,7 @@ export class WorkflowProgress extends HTMLElement {
     this.#timers.clear();
   }
 
-  /** Take over what the server renders now. */
   refresh() {
-    // The one under way may be too early.
     if (this.#refreshing) {
       this.#refreshAgain ??= this.#refreshing.then(() => this.refresh((this.#refreshAgain = null)));
       return this.#refreshAgain;
@@ -117,7 +111,6 @@ export class WorkflowProgress extends HTMLElement {
   }
 
   disconnectedCallback() {
-    // It may just be moved.
     queueMicrotask(() => this.isConnected || this.disconnect());
   }
 
@@ -187,7 +180,6 @@ export class WorkflowProgress extends HTMLElement {
 
   #take(fresh) {
     const [own, others] = [part(this, "answers"), part(fresh, "answers")];
-    // Somebody is writing.
     const writing = own?.contains(document.activeElement) && own.dataset.event === others?.dataset.event;
     const another = this.runId !== fresh.getAttribute("run");
     this.#taking = true;
@@ -227,6 +219,7 @@ export class WorkflowProgress extends HTMLElement {
       if (type === "waitingForInput") this.#emit("waiting", message);
       // The form, and the end of a sleep, are not in the event.
       if (type === "waitingForInput" ? this.hasAttribute("respond") : /^Sleep/.test(stepType)) this.refresh();
+      if (this.getAttribute("view") === "timeline") this.#timers.refresh ?? this.#timers.set("refresh", 500, () => this.refresh());
       if (type === "runFinish") this.#timers.set("finish", 0, () => this.#finish(message));
     } else {
       const { connection } = this.#store.getState();
@@ -256,7 +249,6 @@ export class WorkflowProgress extends HTMLElement {
     if (!state.news) return; // the HTML is right as it came
     this.#status = status;
     this.setAttribute("status", status);
-    // Of the steps that are open the first that does something.
     const busy = BUSY.map((word) => steps.find((step) => stepStatus(step) === word)).find(Boolean);
     const current = FINAL.includes(status) ? null : busy;
     fill(this, "status", this.#words(state, current));
@@ -349,21 +341,20 @@ export class WorkflowProgress extends HTMLElement {
     const form = event.target;
     if (form.dataset.wf !== "answer") return;
     event.preventDefault();
-    const fields = new FormData(form, event.submitter);
-    const problem = (key, error) => fill(form, "problem", key && this.#label(key, { error }));
+    const body = new FormData(form, event.submitter);
     const enable = (on) => {
       for (const button of this.querySelectorAll("[data-wf=answer] button")) button.disabled = !on;
     };
-    problem("");
+    fill(form, "problem", "");
     enable(false);
     try {
-      const [csrf, token] = [fields.get("csrfmiddlewaretoken"), fields.get("token")];
-      await post(form.action, { eventData: JSON.parse(fields.get("eventData")) }, { csrf, token });
+      await post(form.action, body);
       fill(this, "live", this.#label("answer-sent"));
-    } catch (error) {
-      const taken = error.status === 409;
-      problem(taken ? "answer-taken" : "answer-failed", error.message);
-      enable(!taken);
+    } catch ({ status, message, fields = {} }) {
+      for (const input of form.elements) input.ariaInvalid = input.name.replace(/^wf\d+-/, "") in fields;
+      const error = Object.values(fields).flat().join(" ") || message;
+      fill(form, "problem", this.#label(status === 409 ? "answer-taken" : "answer-failed", { error }));
+      enable(status !== 409);
     }
   }
 
@@ -399,7 +390,7 @@ export class WorkflowTrigger extends HTMLElement {
       this.append(progress);
     }
     if (progress.isTriggering) return;
-    progress.trigger(body, event.target.action, body.get("csrfmiddlewaretoken")).catch(() => {});
+    progress.trigger(body, event.target.action).catch(() => {});
   }
 }
 

@@ -8,10 +8,9 @@ const LONGEST_LOG = 4000;
 
 // `shown`: the status that the server gave, until an event tells more. Steps have one as well.
 export const EMPTY = {
-  steps: [], runStatus: null, waits: [], resolved: {}, progress: null, problem: null, shown: null, asleep: false,
+  steps: [], runStatus: null, waits: [], resolved: {}, progress: null, problem: null, shown: null,
 };
 
-// `workflow.update` with a type, or `workflow.<type>`.
 export function eventOf({ event, data, id = "0" }) {
   const [space, name] = String(event).split(".");
   if (space !== "workflow" || !data) return null;
@@ -22,11 +21,10 @@ export function reduce(state, event) {
   const { type, timestamp, eventId } = event;
   // No event tells that a sleep is over.
   const wake = (step) =>
-    isAsleep(step) && step.until <= timestamp ? { ...step, status: "completed", shown: null } : step;
-  const steps = state.asleep ? state.steps.map(wake) : state.steps;
+    step.shown === "sleeping" && step.until <= timestamp ? { ...step, status: "completed", shown: null } : step;
+  const steps = state.steps.map(wake);
   const over = FINAL.includes(state.runStatus?.status);
-  const asleep = state.asleep && steps.some(isAsleep);
-  const next = { ...state, steps, asleep, shown: null, runStatus: state.runStatus ?? { status: "running" } };
+  const next = { ...state, steps, shown: null, runStatus: state.runStatus ?? { status: "running" } };
   switch (type) {
     case "runStart":
       break;
@@ -44,7 +42,6 @@ export function reduce(state, event) {
       next.problem = event;
       break;
     case "waitingForInput":
-      // A question that was answered stays so.
       if (over || timestamp <= state.resolved[eventId]) return next;
       next.waits = [
         ...without(state.waits, eventId),
@@ -62,10 +59,6 @@ export function reduce(state, event) {
       return state;
   }
   return next;
-}
-
-function isAsleep(step) {
-  return step.shown === "sleeping";
 }
 
 function without(waits, eventId) {
@@ -94,7 +87,6 @@ function changedStep(step, event) {
   if (type === "stepFinish") {
     if (step.status === "completed" && "result" in step) return step;
   } else if (attempt < before || (attempt === before && step.status !== "running")) {
-    // What is over stays so, unless it is tried again.
     return step;
   }
   const next = { stepName: stepName ?? step.stepName, timestamp, attempt: Math.max(attempt, before) };
@@ -132,7 +124,7 @@ export class Journal {
 
   // Events after the snapshot's cursor are applied again.
   load(state, cursor) {
-    this.base = { ...state, asleep: state.steps.some(isAsleep) };
+    this.base = state;
     this.cursor = cursor;
     this.log = this.log.filter(({ id }) => !id || compareIds(id, cursor) > 0);
     this.news = this.log.length > 0;
@@ -174,13 +166,10 @@ export async function post(url, body, { csrf, token } = {}) {
   const answer = await response.json().catch(() => ({}));
   if (response.ok) return { ...answer, response };
   const reason = answer.error ?? answer.detail ?? `HTTP status ${response.status}`;
-  throw Object.assign(new Error(String(reason)), { status: response.status });
+  throw Object.assign(new Error(String(reason)), { status: response.status, fields: answer.fields });
 }
 
-/**
- * Options: `src` (the realtime URL), `triggerUrl`, `notifyUrl` (with `{eventId}`), `token`, `csrfToken`, `transport`.
- * `subscribe` and `getState` fit React's `useSyncExternalStore`.
- */
+// Options: src, triggerUrl, notifyUrl (with `{eventId}`), token, csrfToken, transport.
 export function createWorkflowStore(options = {}) {
   const listeners = new Set();
   const own = { isTriggering: false, workflowRunId: null, connection: "idle" };
