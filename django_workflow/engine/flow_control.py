@@ -34,7 +34,7 @@ KEYS_AT_ONCE = 8
 """At least so many keys are locked at once, however small the hand."""
 
 LONGEST_KEY = 255
-SLACK = 0.1
+SLACK = 0.05
 """The part of a period by which a start may come after its claim. One that comes later begins the window anew."""
 
 

@@ -180,7 +180,7 @@ class TestRates:
         make_key("api", rate=10, period_seconds=60)
         make_deliveries(20, "api")
         leases = claimed(clock)
-        assert {lease.start_by for lease in leases} == {clock.now() + timedelta(seconds=6)}
+        assert {lease.start_by for lease in leases} == {clock.now() + timedelta(seconds=3)}
         clock.advance(59)
         assert start_late(ALIAS, leases[0], clock.now())
         clock.advance(1)

@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 class WorkerProcess:
     """A worker of its own. Leaving the block ends it with SIGTERM, and with SIGKILL if that takes too long."""
 
-    def __init__(self, *arguments: str, log: Path) -> None:
+    def __init__(self, *arguments: str, log: Path, settings: str = "tests.settings") -> None:
         environment = {
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "DJANGO_SETTINGS_MODULE": settings,
             "WORKFLOW_TEST_DATABASE_NAME": str(connection.settings_dict["NAME"]),
             "PYTHONPATH": str(ROOT),
         }
