@@ -61,7 +61,7 @@ class Chosen:
 def choose(alias: str, request: DeleteDeadLetters | ResumeRuns | RestartRuns, *, default: int, most: int) -> Chosen:
     """The dead letters that an action is for: those of the ids, in their order, else the newest that fit."""
     if not request.dlq_ids:
-        letters, cursor = page(_fitting(alias, request), _count(request.count, default, most), request.cursor)
+        letters, cursor = page(_fitting(alias, request), counted(request.count, default, most), request.cursor)
         return Chosen(letters, cursor=cursor)
     ids = tuple(dict.fromkeys(request.dlq_ids))
     if len(ids) > most:
@@ -159,7 +159,8 @@ def _instant(ms: int) -> datetime:
         raise EngineError(f"{ms} is no instant in Unix milliseconds.", status=400) from error
 
 
-def _count(count: int | None, default: int, most: int) -> int:
+def counted(count: int | None, default: int, most: int) -> int:
+    """How many are wanted: at least one. Raises EngineError with status 400 for none."""
     if count == 0:
         raise EngineError("count must be at least 1.", status=400)
     return min(default if count is None else count, most)
@@ -169,7 +170,7 @@ def _count(count: int | None, default: int, most: int) -> int:
 
 
 def fetch(alias: str, request: FetchDeadLetters) -> RunDeadLetters:
-    count = _count(request.count, LISTED_AT_ONCE, LISTED_AT_ONCE)
+    count = counted(request.count, LISTED_AT_ONCE, LISTED_AT_ONCE)
     letters, cursor = page(_fitting(alias, request), count, request.cursor)
     sent = sent_at(alias, letters)
     return RunDeadLetters(messages=tuple(_document(letter, sent[letter.pk]) for letter in letters), cursor=cursor)
@@ -205,7 +206,7 @@ def _document(letter: DeadLetter, sent: datetime) -> RunDeadLetter:
     shown = Shown(config.redact)
     text, base64 = shown.payload(raw(run.payload, run.payload_is_base64))
     failure = config.failure_callback
-    state = _SHOWN_STATES.get(DeadLetter.FailureState(letter.failure_state))
+    state = shown_failure_state(letter)
     return RunDeadLetter(
         dlq_id=str(letter.pk),
         message_id=message_id_of(letter.message_key),
@@ -231,6 +232,11 @@ def _document(letter: DeadLetter, sent: datetime) -> RunDeadLetter:
         failure_callback_info=None if state is None else _failure_info(letter, shown, state),
         failure_function_state=state,
     )
+
+
+def shown_failure_state(letter: DeadLetter) -> FailureCallbackState | None:
+    """How the failure callback stands; None when there is none, or it found no failure function."""
+    return _SHOWN_STATES.get(DeadLetter.FailureState(letter.failure_state))
 
 
 def _failure_info(letter: DeadLetter, shown: Shown, state: FailureCallbackState) -> FailureCallbackInfo:

@@ -30,9 +30,11 @@ class Shown:
 
     def text(self, body: str | None) -> str | None:
         """A body; None when there is none, or none is wanted."""
-        if body is None or self.trim == NO_BODIES:
-            return None
-        return self._cut(redact_body(body, self.fields))
+        return None if body is None else self.trimmed(redact_body(body, self.fields))
+
+    def trimmed(self, text: str) -> str | None:
+        """A text that was hidden already where it has to be."""
+        return None if self.trim == NO_BODIES else self._cut(text)
 
     def payload(self, body: bytes) -> tuple[str, str]:
         """A body as text, and as base64 if it is no text; one of them is empty."""

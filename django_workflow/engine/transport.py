@@ -21,10 +21,21 @@ from django.db import connections
 
 from django_workflow.client.session import current_session
 from django_workflow.conf import get_settings
-from django_workflow.engine import intake, limits, waiters
+from django_workflow.engine import (
+    dead_letters,
+    failed_runs,
+    intake,
+    limits,
+    resuming,
+    run_events,
+    run_logs,
+    scheduler,
+    waiters,
+)
 from django_workflow.engine.clock import current_clock
 from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.gate import engine_atomic
+from django_workflow.engine.http_api.schedules import infos as schedule_infos
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.publishing import accept_all
 from django_workflow.engine.records import from_unix
@@ -35,22 +46,39 @@ from django_workflow.engine.shared import shared_cache
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.engine.writing import write
 from django_workflow.errors import EngineError, MessageInvalid, RunEnded
-from django_workflow.models import Run, Waiter
+from django_workflow.models import Run, Schedule, Waiter
 from django_workflow.models.run import RunQuerySet
 from django_workflow.protocol.requests import (
     Batch,
+    CancelFailureCallback,
     CancelRun,
     CancelRuns,
+    DeleteDeadLetters,
     EngineRequest,
+    FetchDeadLetter,
+    FetchDeadLetters,
     FetchRun,
+    FetchRunEvents,
+    FetchRunLogs,
     FinishRun,
     GetWaiters,
     Notified,
     Notify,
     Publish,
     Published,
+    RerunFailureCallback,
+    RestartRuns,
+    ResumeRuns,
     Wait,
     WaiterInfo,
+)
+from django_workflow.protocol.schedules import (
+    CreateSchedule,
+    DeleteSchedule,
+    FetchSchedule,
+    ListSchedules,
+    PauseSchedule,
+    ResumeSchedule,
 )
 from django_workflow.protocol.steps import JournalMessage, Step
 from django_workflow.replay.port import PROGRESS_EVENT
@@ -77,6 +105,24 @@ class EngineTransport:
             FinishRun: _finish,
             CancelRun: _cancel,
             CancelRuns: _cancel_many,
+            DeleteDeadLetters: dead_letters.delete,
+            ResumeRuns: resuming.resume,
+            RestartRuns: resuming.restart,
+            RerunFailureCallback: dead_letters.rerun_failure_callback,
+            CancelFailureCallback: dead_letters.cancel_failure_callback,
+            CreateSchedule: _create_schedule,
+            DeleteSchedule: lambda unit, request: scheduler.delete(unit, request.schedule_id),
+            PauseSchedule: lambda unit, request: scheduler.pause(unit, request.schedule_id),
+            ResumeSchedule: lambda unit, request: scheduler.resume(unit, request.schedule_id),
+        }
+        self._readers: dict[type, Callable[[str, Any], Any]] = {
+            GetWaiters: _waiters,
+            FetchDeadLetters: failed_runs.fetch,
+            FetchDeadLetter: failed_runs.fetch_one,
+            FetchRunLogs: run_logs.fetch,
+            FetchRunEvents: run_events.fetch,
+            ListSchedules: lambda alias, request: tuple(schedule_infos(Schedule.objects.using(alias).all())),
+            FetchSchedule: lambda alias, request: schedule_infos([scheduler.find(alias, request.schedule_id)])[0],
         }
 
     @property
@@ -100,8 +146,9 @@ class EngineTransport:
             private = connections[self.alias].in_atomic_block
             cache = JournalCache(self.alias) if private else shared_cache(self.alias)
             return cast(R, _fetch(self.alias, cache, request))
-        if isinstance(request, GetWaiters):
-            return cast(R, _waiters(self.alias, request))
+        reader = self._readers.get(type(request))
+        if reader is not None:
+            return cast(R, reader(self.alias, request))
         handler = self._handlers.get(type(request))
         if handler is None:
             raise EngineError(f"The embedded engine does not know {type(request).__name__}.", status=404)
@@ -262,6 +309,10 @@ def _wait(unit: UnitOfWork, request: Wait) -> None:
 def _notify(unit: UnitOfWork, request: Notify) -> tuple[Notified, ...]:
     limits.check_event(request)
     return waiters.notify(unit, request)
+
+
+def _create_schedule(unit: UnitOfWork, request: CreateSchedule) -> str:
+    return scheduler.create(unit, request.message, request.cron, schedule_id=request.schedule_id)
 
 
 def _finish(unit: UnitOfWork, request: FinishRun) -> None:

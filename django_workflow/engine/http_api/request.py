@@ -118,7 +118,8 @@ class Route:
     query, or in the middle for any number of pieces (given decoded). What follows `handler` describes the call for the
     OpenAPI document: `query` and `headers` name what it reads of them (MESSAGE_HEADERS where a message is published),
     `body` and `answer` are types (None: any bytes, and no content that clients read). `public`: no token is asked for.
-    `largest` is the largest body in bytes (None: one message's)."""
+    `largest` is the largest body in bytes (None: one message's). `given`: a parameter and its value, without which the
+    route does not fit."""
 
     methods: str
     path: str
@@ -130,3 +131,4 @@ class Route:
     answer: Any = None
     public: bool = False
     largest: int | None = None
+    given: tuple[str, str] | None = None

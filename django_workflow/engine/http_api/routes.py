@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from django_workflow.engine.http_api.request import ApiRequest, ApiResponse, MethodNotAllowed, Route, answer, refusal
 from django_workflow.errors import RequestUnknown, WorkflowError
@@ -19,11 +19,22 @@ from django_workflow.errors import RequestUnknown, WorkflowError
 @cache
 def routes() -> tuple[Route, ...]:
     """Every route, in the order in which they are tried."""
-    from django_workflow.engine.http_api import flow_control, keys, openapi, publishing, runs, schedules
+    from django_workflow.engine.http_api import (
+        flow_control,
+        keys,
+        openapi,
+        publishing,
+        run_dead_letters,
+        run_logs,
+        runs,
+        schedules,
+    )
 
     return (
         *publishing.ROUTES,
         *runs.ROUTES,
+        *run_logs.ROUTES,
+        *run_dead_letters.ROUTES,
         *schedules.ROUTES,
         *flow_control.ROUTES,
         *keys.ROUTES,
@@ -55,7 +66,7 @@ def find(method: str, target: str) -> tuple[Route, dict[str, str]]:
     others: set[str] = set()
     for pattern in _patterns():
         match = pattern.regex.fullmatch(path)
-        if match is None:
+        if match is None or not _is_given(pattern.route, target):
             continue
         if method.upper() not in pattern.methods:
             others |= pattern.methods
@@ -68,6 +79,10 @@ def find(method: str, target: str) -> tuple[Route, dict[str, str]]:
         allowed = ", ".join(sorted(others))
         raise MethodNotAllowed(f"{path[:200]} takes {allowed}, not {method[:20]}.", methods=others)
     raise RequestUnknown(f"The engine has no {method[:20]} {path[:200]}.")
+
+
+def _is_given(route: Route, target: str) -> bool:
+    return route.given is None or route.given in parse_qsl(target.partition("?")[2])
 
 
 @dataclass(frozen=True)
