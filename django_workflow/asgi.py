@@ -5,6 +5,7 @@ application = workflow_application(get_asgi_application())
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -20,6 +21,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+LARGEST_HEADERS = 1 << 20
 
 
 class WorkflowApplication:
@@ -61,7 +65,18 @@ class WorkflowApplication:
 
 def workflow_application(http: Application) -> WorkflowApplication:
     """Wrap Django's ASGI application."""
+    lift_header_limits()
     return WorkflowApplication(http)
+
+
+def lift_header_limits() -> None:
+    """Let daphne take headers of up to 1 MiB: above 16 KiB it closes the connection without a word.
+
+    SDKs forward whole requests and a run's configuration in headers, and destinations stand in paths.
+    """
+    http: Any = sys.modules.get("twisted.web.http")
+    if http is not None:  # daphne, or whoever else serves by twisted
+        http.HTTPChannel.totalHeadersSize = http.HTTPChannel.MAX_LENGTH = LARGEST_HEADERS
 
 
 def wants_worker() -> bool:

@@ -260,7 +260,7 @@ class _Reader:
     def invalid(self, rest: str, reason: str) -> MessageInvalid:
         name = self.prefix + h.canonical(rest)
         value = self.control.get(rest, "")
-        return MessageInvalid(f"{name}: {value!r} cannot be read. {reason}", name=name, value=value)
+        return MessageInvalid(f"{name}: {value[:200]!r} cannot be read. {reason}", name=name, value=value)
 
     def flag(self, rest: str) -> bool:
         value = self.control.get(rest, "").lower()  # Python writes True
