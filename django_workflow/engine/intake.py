@@ -24,6 +24,7 @@ from django_workflow.protocol.identifiers import uuid7
 from django_workflow.protocol.invoke import InvokeResult, decode_invoke, invoke_result
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.steps import CallType, StepType, decode_step, encode_step
+from django_workflow.protocol.steps import Step as WireStep
 
 MAX_INVOKE_DEPTH = 100
 
@@ -67,8 +68,22 @@ def append_message(
                 message=message,
                 lease=lease,
                 started_at=started_at,
+                attempts=None if lease is not None else _attempts_elsewhere(unit, state, step),
             )
     return True
+
+
+def _attempts_elsewhere(unit: UnitOfWork, state: RunState, step: WireStep) -> int:
+    """How often the call was made that brought this result, while it is under way at an endpoint elsewhere."""
+    held = Delivery.objects.using(unit.alias).filter(
+        run_id=state.key,
+        kind=Delivery.Kind.STEP,
+        step_id=step.step_id if step.concurrent > 1 else None,
+        worker__isnull=False,
+    )
+    # What carries the whole journal is what goes on; other calls of a group that just ended do nothing any more.
+    attempt = held.order_by("-position").values_list("attempt", flat=True).first()
+    return (attempt or 0) + 1
 
 
 def known_run(unit: UnitOfWork, run_id: str) -> Run | None:

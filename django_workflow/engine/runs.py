@@ -95,13 +95,19 @@ def append_result(
     message: Message | None = None,
     lease: Lease | None = None,
     started_at: datetime | None = None,
+    attempts: int | None = None,
 ) -> bool:
-    """Append a step's result and schedule what follows. False when the step has a result already: it is dropped."""
+    """Append a step's result and schedule what follows. False when the step has a result already: it is dropped.
+
+    `attempts`: how many it took, where no lease tells it.
+    """
     if unit.has_result(state, step.step_id):
         return False
     info = unit.info(state.key)
     position = unit.add_entry(state, key, body, call_type=CallType.STEP, step=step, config=own_config(message))
-    record_result(unit, state, step, position, due=due or unit.now, lease=lease, started_at=started_at)
+    record_result(
+        unit, state, step, position, due=due or unit.now, lease=lease, started_at=started_at, attempts=attempts
+    )
     if step.concurrent > 1 and state.group_open > 0:
         state.set(group_open=state.group_open - 1)
         state.in_group = True
@@ -121,6 +127,7 @@ def record_result(
     due: datetime,
     lease: Lease | None,
     started_at: datetime | None,
+    attempts: int | None = None,
 ) -> None:
     """Show a step's result: its row, its events, the run's status."""
     asleep = step.step_type in _SLEEPS and due > unit.now
@@ -133,7 +140,8 @@ def record_result(
         or lease.attempt > 0
         or lease.rescues > 0
     )
-    attempts = lease.attempt + 1 if lease is not None and lease.kind == Delivery.Kind.STEP else 1
+    if attempts is None:
+        attempts = lease.attempt + 1 if lease is not None and lease.kind == Delivery.Kind.STEP else 1
     began = started_at or unit.now
     unit.put_step(
         state,

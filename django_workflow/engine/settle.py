@@ -11,6 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
+from django.db.models import Max
 
 from django_workflow import signals
 from django_workflow.engine import calls, dead_letters, intake, messages, waiters
@@ -20,7 +21,7 @@ from django_workflow.engine.messages import NON_RETRYABLE_STATUS
 from django_workflow.engine.records import Lease, RunInfo, lease_of, printable, stored
 from django_workflow.engine.runs import begin, due_at, end_run, overrides, record_result, show_progress, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
-from django_workflow.models import Attempt, Delivery, Run, Step
+from django_workflow.models import Attempt, Delivery, JournalEntry, Run, Step
 from django_workflow.protocol import headers as names
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import Batch, CancelRun, FinishRun, Publish, Wait
@@ -231,9 +232,10 @@ def _problem(info: RunInfo, lease: Lease, answer: Answer) -> Problem | None:
 def _settle_problem(unit: UnitOfWork, state: RunState, lease: Lease, fact: Settlement, problem: Problem) -> None:
     answer, info = fact.answer, unit.info(state.key)
     step_name = answer.header(names.ERROR_STEP_NAME) or lease.step_name
-    running = lease.running
-    if running is not None and not step_name:
-        step_name = running.step_name
+    if lease.running is None:
+        lease.running = _running_elsewhere(unit, state, lease, step_name)
+    if lease.running is not None and not step_name:
+        step_name = lease.running.step_name
     if not problem.final and lease.attempt < lease.max_retries:
         config = lease.config
         expression = config.retry_delay if config and config.retry_delay else info.config.retry_delay
@@ -253,6 +255,22 @@ def _settle_problem(unit: UnitOfWork, state: RunState, lease: Lease, fact: Settl
     _note_attempt(unit, lease, fact, problem.error, step_name, None)
     _show_failure(unit, state, lease, fact, problem.error, step_name, None)
     dead_letters.fail_run(unit, state, lease, answer, problem.error, step_name)
+
+
+def _running_elsewhere(unit: UnitOfWork, state: RunState, lease: Lease, name: str) -> WireStep | None:
+    """The step that failed in an endpoint elsewhere, when it told the name: what the call carried gives the number."""
+    if not name or lease.kind != Delivery.Kind.STEP:
+        return None
+    if lease.step_id is not None:
+        planned = Step.objects.using(unit.alias).filter(run_id=state.key, step_id=lease.step_id).first()
+        if planned is None:
+            return None
+        number, kind, concurrent = lease.step_id, planned.step_type, planned.concurrent
+    else:
+        entries = JournalEntry.objects.using(unit.alias).filter(run_id=state.key, position__lte=lease.position)
+        newest: int | None = entries.aggregate(newest=Max("step_id"))["newest"]
+        number, kind, concurrent = (newest or 0) + 1, StepType.RUN.value, 1
+    return WireStep(step_id=number, step_name=name, step_type=kind, concurrent=concurrent)
 
 
 def _show_retry(state: RunState, lease: Lease, error: str, retry_at: datetime) -> None:

@@ -1,0 +1,85 @@
+"""Runs whose endpoint is elsewhere: what it submits comes by the HTTP door while its call is still under way, and of a
+step that failed it tells the name alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_workflow.engine.facts import Answer
+from django_workflow.engine.transport import EngineTransport
+from django_workflow.models import Attempt, Run, Step
+from django_workflow.testing import WorkflowClock
+from tests.engine.deliveries import Hand, result, start, step
+
+pytestmark = pytest.mark.django_db
+
+URL = "https://elsewhere.example/flow"
+FAILED = Answer(status=500, headers={"Upstash-Error-Step-Name": ["charge"]}, body=b'{"message":"no money"}')
+
+
+@pytest.fixture
+def hand(workflow_clock: WorkflowClock) -> Hand:
+    return Hand(workflow_clock)
+
+
+def submit(run: Run, *steps: Any) -> None:
+    EngineTransport().send(result(run, *steps, url=URL))
+
+
+def told(run: Run) -> list[tuple[Any, ...]]:
+    return list(run.steps.values_list("step_id", "name", "status", "attempts", "concurrent"))
+
+
+def test_a_step_that_failed_is_shown_by_the_name_that_the_endpoint_told(hand: Hand) -> None:
+    run = start(url=URL, retries=1, retry_delay="0")
+    (first,) = hand.claim()
+    submit(run, step(1))
+    hand.settle(first)
+    (second,) = hand.claim()
+    hand.settle(second, answer=FAILED)
+    assert told(run) == [(1, "step 1", "success", 1, 1), (2, "charge", "retrying", 1, 1)]
+    (third,) = hand.claim()
+    hand.settle(third, answer=FAILED)
+    assert told(run) == [(1, "step 1", "success", 1, 1), (2, "charge", "failed", 2, 1)]
+    run.refresh_from_db()
+    assert (run.status, run.error_step, run.error) == ("failed", "charge", "no money")
+    assert list(Attempt.objects.values_list("step_id", "step_name", "number")) == [(2, "charge", 1), (2, "charge", 2)]
+
+
+def test_a_step_that_succeeds_at_last_has_all_its_attempts(hand: Hand) -> None:
+    run = start(url=URL, retries=3, retry_delay="0")
+    for _ in range(2):
+        (lease,) = hand.claim()
+        hand.settle(lease, answer=FAILED)
+    (lease,) = hand.claim()
+    submit(run, step(1, step_name="charge"))
+    hand.settle(lease)
+    assert told(run) == [(1, "charge", "success", 3, 1)]
+    (lease,) = hand.claim()
+    submit(run, step(2))
+    assert told(run)[1:] == [(2, "step 2", "success", 1, 1)]
+
+
+def test_a_branch_that_failed_stays_a_branch(hand: Hand) -> None:
+    run = start(url=URL, retries=1, retry_delay="0")
+    (lease,) = hand.claim()
+    plans = [step(0, None, target_step=number, concurrent=2, step_name=name) for number, name in enumerate("ab", 1)]
+    submit(run, *plans)
+    hand.settle(lease)
+    first, _ = sorted(hand.claim(), key=lambda lease: lease.position)
+    hand.settle(first, answer=Answer(status=500, headers={"Upstash-Error-Step-Name": ["a"]}))
+    submit(run, step(2, concurrent=2, step_name="b"))
+    assert told(run) == [(1, "a", "retrying", 1, 2), (2, "b", "success", 1, 2)]
+    again = next(lease for lease in hand.claim() if lease.step_id == 1)
+    submit(run, step(1, concurrent=2, step_name="a"))
+    hand.settle(again)
+    assert told(run)[0] == (1, "a", "success", 2, 2)
+
+
+def test_an_error_outside_of_steps_makes_no_step(hand: Hand) -> None:
+    run = start(url=URL, retries=0)
+    (lease,) = hand.claim()
+    hand.settle(lease, answer=Answer(status=500, body=b'{"message":"no money"}'))
+    assert not Step.objects.filter(run=run).exists()
