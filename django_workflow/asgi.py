@@ -15,6 +15,7 @@ from django.conf import settings as django_settings
 
 from django_workflow.conf import get_settings
 from django_workflow.engine.supervisor import Supervisor
+from django_workflow.mirror.worker import HostedWorker
 from django_workflow.realtime.routing import websocket_urlpatterns
 
 Scope = MutableMapping[str, Any]
@@ -37,7 +38,7 @@ class WorkflowApplication:
         self._router = ProtocolTypeRouter(
             {"http": http, "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns))}
         )
-        self._supervisor = Supervisor() if wants_worker() else None
+        self._supervisor = make_worker() if wants_worker() else None
         if self._supervisor is not None:
             self._supervisor.start()
 
@@ -79,9 +80,12 @@ def lift_header_limits() -> None:
         http.HTTPChannel.totalHeadersSize = http.HTTPChannel.MAX_LENGTH = LARGEST_HEADERS
 
 
+def make_worker() -> Supervisor | HostedWorker:
+    """The worker that fits the engine. That of a hosted one makes no deliveries."""
+    return HostedWorker() if get_settings().is_hosted else Supervisor()
+
+
 def wants_worker() -> bool:
-    """Whether this server process runs a worker: setting `worker_autostart`, embedded engine only."""
+    """Whether this server process runs a worker: setting `worker_autostart`."""
     settings = get_settings()
-    if settings.engine != "embedded":
-        return False
     return bool(django_settings.DEBUG) if settings.worker_autostart == "debug" else bool(settings.worker_autostart)

@@ -41,6 +41,10 @@ class Failure:
 class Observer(Protocol):
     """Told of one delivery. None of its methods may raise: no delivery depends on it."""
 
+    @property
+    def first_run_id(self) -> str:
+        """The first run of the chain that a resumed run belongs to; empty for others. Known once it arrived."""
+
     def arrived(self) -> None:
         """The delivery was understood: a run's steps, the answer of a call, a failure callback."""
 

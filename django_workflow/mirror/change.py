@@ -57,11 +57,13 @@ def changing(run_id: str, *, create: Callable[[], Run] | None = None) -> Iterato
     """
     alias = get_settings().database
     with surroundings().atomic(alias):
-        run = _locked(alias, run_id) or (None if create is None else _created(alias, create()))
+        run, is_new = _locked(alias, run_id), False
+        if run is None and create is not None:
+            run, is_new = _created(alias, create())
         if run is None:
             yield None
             return
-        change = RunChange(alias, run, surroundings().now())
+        change = RunChange(alias, run, surroundings().now(), is_new=is_new)
         yield change
         change.write()
 
@@ -71,22 +73,23 @@ def _locked(alias: str, run_id: str) -> Run | None:
     return None if key is None else Run.objects.using(alias).locked([key]).first()
 
 
-def _created(alias: str, run: Run) -> Run | None:
+def _created(alias: str, run: Run) -> tuple[Run | None, bool]:
     try:
         with transaction.atomic(using=alias):
             run.save(using=alias, force_insert=True)
     except IntegrityError:  # another process heard of it at the same moment
-        return _locked(alias, run.run_id)
-    return run
+        return _locked(alias, run.run_id), False
+    return run, True
 
 
 class RunChange:
-    """A run's row, locked, and what changes with it."""
+    """A run's row, locked, and what changes with it. `is_new`: it was made in this transaction."""
 
-    def __init__(self, alias: str, run: Run, now: datetime) -> None:
+    def __init__(self, alias: str, run: Run, now: datetime, *, is_new: bool = False) -> None:
         self.alias = alias
         self.run = run
         self.now = now
+        self.is_new = is_new
         self._before = {field: getattr(run, field) for field in _RUN_FIELDS}
         self._steps: dict[int, Step | None] = {}
         self._touched: dict[int, Step] = {}
@@ -109,6 +112,11 @@ class RunChange:
             return _config_decoder.decode(self.run.config)
         except msgspec.MsgspecError:
             return None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a step or an event changes."""
+        return bool(self._touched or self._events)
 
     def known_results(self) -> set[int]:
         """Numbers of the steps that have a result here."""
@@ -320,12 +328,14 @@ class RunChange:
             when = f" at {retry_at:%H:%M:%S} UTC" if retry_at else ""
             self._explain(Run.Status.RETRYING, f"{counted}{when} after {error[:200]}", retry_at)
 
-    def note_attempt(self, message_id: str, **values: Any) -> None:
-        """Keep a failed attempt with what was answered, once. `values` are columns of Attempt."""
+    def note_attempt(self, message_id: str, **values: Any) -> bool:
+        """Keep a failed attempt with what was answered. False when it is known. `values` are columns of Attempt."""
         key = message_key(message_id)
         attempts = Attempt.objects.using(self.alias)
-        if not attempts.filter(run=self.run, message_key=key, number=values["number"]).exists():
-            attempts.create(run=self.run, message_key=key, **values)
+        if attempts.filter(run=self.run, message_key=key, number=values["number"]).exists():
+            return False
+        attempts.create(run=self.run, message_key=key, **values)
+        return True
 
     # Its end
 
@@ -546,6 +556,8 @@ _RUN_FIELDS = (
     "labels",
     "trigger_kind",
     "parent_id",
+    "resumed_from_id",
+    "first_run_id",
     "progress_done",
     "progress_total",
     "started_at",

@@ -24,6 +24,7 @@ from django_workflow.errors import StepError
 from django_workflow.mirror.change import RunChange, changing
 from django_workflow.mirror.failures import note_dead_letter, note_failure_function
 from django_workflow.mirror.run_rows import discovered_run, due_at, run_of_message
+from django_workflow.mirror.schedules import note_run
 from django_workflow.mirror.surroundings import surroundings
 from django_workflow.models import DeadLetter, Delivery, Run
 from django_workflow.protocol import headers as h
@@ -71,6 +72,7 @@ class Recorder:
         self.delivered = delivered
         self.invocation = delivered.invocation
         self.run_id = delivered.invocation.run_id
+        self.first_run_id = ""
         self._running: Step | None = None
         self._started_at: datetime | None = None
         self._arrived_at = surroundings().now()
@@ -86,6 +88,8 @@ class Recorder:
         with changing(self.run_id, create=self._discovered) as change:
             if change is None:
                 return
+            if change.run.first_run is not None:
+                self.first_run_id = change.run.first_run.run_id
             if self.invocation.kind is Kind.FAILURE_CALLBACK:
                 self._run_failed(change)
             elif change.alive:
@@ -194,6 +198,8 @@ class Recorder:
         with changing(run_id, create=self._discovered) as change:
             if change is not None and change.run.trigger_kind == Run.TriggerKind.CODE:
                 change.run.trigger_kind = kind
+        if schedule:
+            note_run(schedule, run_id)
 
     # What a delivery says
 

@@ -24,7 +24,9 @@ from django_workflow.errors import EngineError, WorkflowError
 from django_workflow.mirror import outbox, receipts
 from django_workflow.mirror.change import changing
 from django_workflow.mirror.recorder import ask_soon
+from django_workflow.mirror.resumed import note_started_again
 from django_workflow.mirror.run_rows import from_ms
+from django_workflow.mirror.schedules import note_paused
 from django_workflow.mirror.surroundings import surroundings
 from django_workflow.models import Run, Waiter
 from django_workflow.protocol.publish import Message
@@ -36,8 +38,12 @@ from django_workflow.protocol.requests import (
     Notify,
     Publish,
     Published,
+    RestartRuns,
+    ResumeRuns,
     Wait,
 )
+from django_workflow.protocol.resources import StartedRuns
+from django_workflow.protocol.schedules import PauseSchedule, ResumeSchedule
 from django_workflow.protocol.steps import CallType, Step, decode_step
 
 R = TypeVar("R")
@@ -69,6 +75,10 @@ class HostedTransport:
         answer = self.inner.send(request)
         if isinstance(request, Notify):
             _note_notified(request, cast("tuple[Notified, ...]", answer))
+        elif isinstance(request, ResumeRuns | RestartRuns):
+            note_started_again(request, cast(StartedRuns, answer))
+        elif isinstance(request, PauseSchedule | ResumeSchedule):
+            note_paused(request.schedule_id, isinstance(request, PauseSchedule))
         elif messages and self._resending:
             self._note_resent(messages)
         return answer
@@ -164,6 +174,11 @@ class HostedTransport:
         canceled = self.inner.send(msgspec.structs.replace(request, run_ids=left))
         _note_canceled([run_id for run_id in wanted if run_id not in withdrawn], canceled)
         return canceled + len(withdrawn)
+
+
+def network_of(transport: Transport) -> Transport:
+    """What a transport reaches the engine by, past the outbox. Others than this one have none."""
+    return transport.inner if isinstance(transport, HostedTransport) else transport
 
 
 def _messages(request: EngineRequest[R]) -> tuple[Message, ...]:

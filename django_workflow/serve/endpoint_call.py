@@ -56,7 +56,10 @@ class EndpointCall:
         """The first run of a chain of resumed ones; empty for the run itself. Callers from outside name none."""
         if self.session is not None:
             return getattr(self.session, "first_run_id", "")
-        return h.any_case(self.request.headers).get(h.FIRST_RUN, "") if self.invocation.run_id else ""
+        if not self.invocation.run_id:
+            return ""
+        told: str = h.any_case(self.request.headers).get(h.FIRST_RUN, "")
+        return told or (self.observer.first_run_id if self.observer is not None else "")
 
     def submitter(self) -> Submitter:
         invocation = self.invocation

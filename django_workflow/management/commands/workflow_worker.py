@@ -13,6 +13,7 @@ from django.utils.autoreload import run_with_reloader
 
 from django_workflow.conf import get_settings
 from django_workflow.engine.supervisor import Supervisor
+from django_workflow.mirror.worker import HostedWorker
 
 HEALTH_INTERVAL = 5.0
 
@@ -25,8 +26,6 @@ class Command(BaseCommand):
         parser.add_argument("--reload", action="store_true", help="restart when code changes (development)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if get_settings().engine != "embedded":
-            raise CommandError('The engine is "qstash": it calls this site itself and needs no worker.')
         if options["concurrency"] is not None and options["concurrency"] < 1:
             raise CommandError("--concurrency must be at least 1.")
         if options["reload"]:
@@ -42,7 +41,8 @@ class Command(BaseCommand):
                 signal.signal(number, lambda *_: told.set())
         except ValueError:  # under the reloader this is not the main thread; it ends us itself
             self.stderr.write("Running under the reloader: stopping abandons what runs; it is taken up again.")
-        supervisor = Supervisor(concurrency=concurrency)
+        # A hosted engine makes the deliveries; its worker sends, asks and schedules.
+        supervisor = HostedWorker() if get_settings().is_hosted else Supervisor(concurrency=concurrency)
         supervisor.start()
         self.stdout.write("Worker started. Stop it with SIGTERM or Ctrl-C.")
         while not told.wait(HEALTH_INTERVAL):
