@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.http import QueryDict
@@ -11,7 +10,6 @@ from rest_framework.exceptions import ValidationError
 
 from django_workflow.client.client import get_client
 from django_workflow.client.options import TriggerOptions
-from django_workflow.conf import get_settings
 from django_workflow.models import Run
 from django_workflow.presentation import lookup
 from django_workflow.protocol.identifiers import prefixed_run_id
@@ -30,9 +28,7 @@ def trigger(workflow: Workflow[Any, Any], body: bytes, query: QueryDict, user: A
     """
     options = _options(query)
     payload = workflow.decode_payload(body)
-    # The hosted engine has no part in this database's transactions; its runs get their rows later.
-    hosted = get_settings().engine == "qstash"
-    with nullcontext() if hosted else get_client().transport.atomic():
+    with get_client().transport.atomic():
         handle = workflow.using(**options).trigger(payload)
         if not handle.deduplicated:
             lookup.runs().filter(run_id=handle.id).update(owner=user, trigger_kind=Run.TriggerKind.API)
