@@ -16,6 +16,7 @@ import uvicorn
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
+from django import forms
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
@@ -26,6 +27,8 @@ from django.utils import timezone
 from playwright.sync_api import BrowserContext, Page, WebSocketRoute, expect
 
 from django_workflow.models import ChannelEvent, Run, Step, Waiter
+from django_workflow.protocol.waits import FormPrompt, encode_prompt
+from django_workflow.realtime import sse
 from django_workflow.realtime.routing import websocket_urlpatterns
 from django_workflow.signals import channel_events_stored
 from tests.browser import widget_site
@@ -285,24 +288,68 @@ def test_a_sleep_is_shown_with_its_end(page: Page, site: Site, run: Run, teller:
 # When connections break
 
 
-def test_without_sockets_it_polls(page: Page, site: Site, run: Run, teller: Teller) -> None:
+def follow_story(page: Page, teller: Teller) -> None:
+    for tell in STORY:
+        tell(teller)
+    expect(status(page)).to_have_text("Done")
+    assert steps(page) == END
+    updates = [kind for name, kind in page.evaluate("window.heard") if name == "update"]
+    assert len(updates) == len(STORY)  # each was handled once
+
+
+def test_without_sockets_it_hears_server_sent_events(page: Page, site: Site, run: Run, teller: Teller) -> None:
     page.add_init_script("delete window.WebSocket")
     page.goto(f"{site.url}/")
-    connection_is(page, "polling")
-    for tell in STORY:
-        tell(teller)
-    expect(status(page)).to_have_text("Done")
-    assert steps(page) == END
+    connection_is(page, "connected")
+    follow_story(page, teller)
 
 
-def test_a_blocked_socket_is_left_for_polling(page: Page, site: Site, run: Run, teller: Teller) -> None:
+def test_a_blocked_socket_is_left_for_server_sent_events(page: Page, site: Site, run: Run, teller: Teller) -> None:
     page.route_web_socket("**/ws/", lambda socket: socket.close(code=1011))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{site.url}/")
+    connection_is(page, "connected")
+    follow_story(page, teller)
+    assert any("/realtime/sse/" in url for url in asked)
+    assert not any("/realtime/poll/" in url for url in asked)
+
+
+def test_blocked_streams_are_left_for_polling(page: Page, site: Site, run: Run, teller: Teller) -> None:
+    page.route_web_socket("**/ws/", lambda socket: socket.close(code=1011))
+    page.route("**/sse/**", lambda route: route.abort())
     page.goto(f"{site.url}/")
     connection_is(page, "polling")
+    follow_story(page, teller)
+
+
+def test_a_stream_that_ends_goes_on_where_it_was(
+    page: Page, site: Site, run: Run, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "LIFETIME_SECONDS", 0.3)
+    page.goto(f"{site.url}/?transport=sse")
+    connection_is(page, "connected")
+    opened: list[str] = []
+    page.on("request", lambda request: opened.append(request.url))
     for tell in STORY:
         tell(teller)
+        page.wait_for_timeout(80)
     expect(status(page)).to_have_text("Done")
     assert steps(page) == END
+    assert sum("/realtime/sse/" in url for url in opened) >= 2
+    updates = [kind for name, kind in page.evaluate("window.heard") if name == "update"]
+    assert len(updates) == len(STORY)
+
+
+def test_a_timeline_grows_with_the_run(page: Page, site: Site, run: Run, teller: Teller) -> None:
+    page.goto(f"{site.url}/?view=timeline")
+    connection_is(page, "connected")
+    now = timezone.now()
+    run.steps.create(
+        step_id=1, name="Reserve stock", step_type="Run", status="success", started_at=now, finished_at=now
+    )
+    teller.step("stepFinish", 1, "Reserve stock")
+    expect(page.locator("workflow-progress rect")).to_have_count(1)
 
 
 def test_a_socket_that_breaks_at_any_frame_ends_in_the_same_state(
@@ -484,7 +531,7 @@ def test_a_question_is_answered_by_a_button(page: Page, site: Site, run: Run, te
     page.get_by_role("button", name="Approve").click()
     expect(page.locator("[data-wf=live]")).to_have_text("Answer sent")
     expect(page.get_by_role("button", name="Decline")).to_be_disabled()
-    assert widget_site.answers == [("approve", RUN, {"eventData": {"approved": True}})]
+    assert widget_site.answers == [("approve", RUN, {"approved": True})]
     resolve(run, teller)
     expect(page.locator("form")).to_have_count(0)
     expect(status(page)).to_have_text("Steps done: 1")
@@ -501,7 +548,25 @@ def test_any_answer_can_be_given_as_json(page: Page, site: Site, run: Run, telle
     box.fill('{"amount": 7}')
     page.get_by_role("button", name="Send").click()
     expect(page.locator("[data-wf=live]")).to_have_text("Answer sent")
-    assert widget_site.answers == [("approve", RUN, {"eventData": {"amount": 7}})]
+    assert widget_site.answers == [("approve", RUN, {"amount": 7})]
+
+
+class AmountForm(forms.Form):
+    amount = forms.IntegerField()
+
+
+def test_a_form_of_the_project_is_filled_in(page: Page, site: Site, run: Run, teller: Teller, approver: User) -> None:
+    prompt = encode_prompt(FormPrompt(form=f"{__name__}.AmountForm"))
+    run.input_requests.create(step_id=1, event_id="form", prompt=prompt, created_at=timezone.now())
+    ask(run, teller, event_id="form")
+    page.goto(f"{site.url}/?respond=1")
+    page.get_by_label("Amount").fill("6")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("[data-wf=problem]")).to_contain_text("Enter seven.")
+    expect(page.get_by_label("Amount")).to_have_attribute("aria-invalid", "true")
+    page.get_by_label("Amount").fill("7")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("[data-wf=live]")).to_have_text("Answer sent")
 
 
 def test_somebody_was_faster(page: Page, site: Site, run: Run, teller: Teller, approver: User) -> None:
