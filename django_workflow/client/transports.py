@@ -20,11 +20,16 @@ from django.core.signals import setting_changed
 
 from django_workflow.client.session import current_region
 from django_workflow.errors import EngineError, EngineUnavailable, Misconfigured
+from django_workflow.protocol import headers as h
 from django_workflow.protocol import wire
 from django_workflow.protocol.requests import EngineRequest
 from django_workflow.protocol.steps import Step
 
 R = TypeVar("R")
+
+# Asks this package's engine for the beginning of a run's list only. The hosted one does not know it; the answer is cut
+# here anyway.
+_NOT_DOCUMENTED = h.MESSAGE_ID
 
 
 class Transport(Protocol):
@@ -146,7 +151,8 @@ class HttpTransport:
     def _exchange(self, encoded: wire.EncodedRequest) -> tuple[int, bytes]:
         """Status and body of the answer. Raises EngineUnavailable when there is none."""
         # As bytes: httpx refuses to send text outside of ASCII, but step names and headers of users may hold it.
-        headers = [(name.encode(), value.encode()) for name, value in encoded.headers.items()]
+        given = encoded.headers.items()
+        headers = [(name.encode(), value.encode()) for name, value in given if name != _NOT_DOCUMENTED]
         headers.append((b"Authorization", f"Bearer {self._token}".encode()))
         tries = 2 if encoded.method == "GET" else 1
         while True:

@@ -38,7 +38,14 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """The destination could not be reached or did not answer in time; the text says why."""
+    """The destination could not be reached or did not answer in time; the text says why.
+
+    `taken`: it did what it was asked to, and only its answer was lost.
+    """
+
+    def __init__(self, text: str, *, taken: bool = False) -> None:
+        super().__init__(text)
+        self.taken = taken
 
 
 class Network(Protocol):

@@ -74,11 +74,11 @@ class HostedStub:
 
     def handle(self, method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes) -> Answer:
         """Answer one call of the API; `url` as it was requested, undecoded. Raises NoAnswer when told to."""
-        if self.trouble:
-            met = self.trouble.popleft()
-            if isinstance(met, NoAnswer):
-                raise met
+        met = self.trouble.popleft() if self.trouble else None
+        if isinstance(met, Answer):
             return met
+        if met is not None and not met.taken:
+            raise met
         request = HttpRequest(method, url, tuple((name, rules.utf8(value)) for name, value in headers), body)
         with self.lock:
             try:
@@ -88,6 +88,8 @@ class HostedStub:
                     self.faults.append(f"{method} {url[:300]}: {refused.reason}")
                 answer = door.json_answer({"error": refused.reason}, refused.status)
             self.exchanges.append(Exchange(request, answer))
+        if met is not None:
+            raise met
         return answer
 
     # Cycle

@@ -512,4 +512,8 @@ def test_an_outage_is_met_instead_of_an_answer(service: Service) -> None:
     assert service.submit(step(1)).status == 503
     with pytest.raises(NoAnswer, match="no route"):
         service.submit(step(1))
-    assert service.submit(step(1)).status == 200
+    assert service.stub.runs[0].steps == {}
+    service.stub.trouble.append(NoAnswer("the line broke", taken=True))
+    with pytest.raises(NoAnswer, match="the line broke"):
+        service.submit(step(1))
+    assert service.stub.runs[0].steps[1].state == "done"

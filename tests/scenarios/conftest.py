@@ -47,8 +47,8 @@ def engine(request: pytest.FixtureRequest, settings: Any, caplog: pytest.LogCapt
         with embedded(InProcess if edge == "in_process" else OnTheWire) as engine:
             yield engine
     # What goes wrong with the rows of hosted runs hurts no delivery, and would be seen here only.
-    mishaps = [each.getMessage() for each in caplog.get_records("call") if each.name == "django_workflow.mirror"]
-    assert not mishaps
+    records = [each for each in caplog.get_records("call") if each.name == "django_workflow.mirror" and each.exc_info]
+    assert not records, [f"{each.getMessage()} {each.exc_info}" for each in records]
 
 
 @pytest.fixture(scope="session")
