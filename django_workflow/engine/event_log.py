@@ -19,7 +19,7 @@ from django.db.models.functions import Length
 from django_workflow.models import Attempt, Delivery, MessageLog
 from django_workflow.protocol.states import MessageState
 
-LARGEST_PAGE = 8 * 1024 * 1024
+LARGEST_PAGE = 4 * 1024 * 1024
 """Bodies of so many characters end a page early: it has fewer entries than asked for, and a cursor."""
 
 _FINAL = {

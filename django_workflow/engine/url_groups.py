@@ -88,6 +88,8 @@ def find_group(alias: str, name: str) -> Group:
 
 def with_incoming(alias: str, message: Message, headers: Mapping[str, str]) -> Message:
     """A message to a group that wants all headers of the request which publishes: with those."""
+    if "://" in message.destination:
+        return message
     row = UrlGroup.objects.using(alias).filter(name=message.destination).first()
     if row is None or not Group(row.name, (), read_headers(row)).forwards_all:
         return message

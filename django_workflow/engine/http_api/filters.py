@@ -6,6 +6,7 @@ list with commas, or as an array in the body; where ids are given, no other filt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -47,6 +48,12 @@ class Filters:
         """Every value of a filter, lists with commas taken apart; empty when it was not given."""
         values = (part.strip() for value in self._found.get(name, []) for part in value.split(","))
         return [value for value in values if value]
+
+    def urls(self, name: str) -> list[str]:
+        """The values of a filter that are URLs or paths: a comma in one is its own, unless another one follows it."""
+        return [
+            part.strip() for value in self._found.get(name, []) for part in _BETWEEN_RE.split(value) if part.strip()
+        ]
 
     def one(self, name: str) -> str | None:
         """The only value; None when it was not given or is empty. Raises MessageInvalid for several."""
@@ -90,10 +97,18 @@ class Filters:
         except (OverflowError, ValueError, OSError) as error:
             raise MessageInvalid(f"{name}: {milliseconds} is no instant.", name=name) from error
 
+    def until(self, name: str) -> datetime | None:
+        """The last instant of a millisecond, as an upper bound that includes it."""
+        at = self.instant(name)
+        return None if at is None else at.replace(microsecond=at.microsecond // 1000 * 1000 + 999)
+
     def cursor(self, kind: type[Any]) -> Any:
         """Where the page before ended, as `encode_cursor` wrote it; None for the first page. Raises MessageInvalid."""
         text = self.one("cursor")
         return None if text is None else decode_cursor(text, kind)
+
+
+_BETWEEN_RE = re.compile(r",(?=https?://|/)")
 
 
 def _pairs(body: dict[str, Any]) -> Iterable[tuple[str, str]]:

@@ -17,6 +17,7 @@ from django_workflow.engine.http_api import schedules
 from django_workflow.engine.http_api.request import MESSAGE_HEADERS, ApiRequest, ApiResponse, Route, answer
 from django_workflow.engine.publishing import Answers, accept_all
 from django_workflow.engine.rest_starts import rest_start
+from django_workflow.engine.url_groups import with_incoming
 from django_workflow.engine.writing import write
 from django_workflow.errors import MessageInvalid
 from django_workflow.protocol import headers as h
@@ -35,7 +36,8 @@ def publish(request: ApiRequest, destination: str, queue: str = "") -> ApiRespon
             raise MessageInvalid(f"A schedule names its queue in {h.QUEUE_NAME}: POST /v2/schedules/…", name=h.CRON)
         return answer(schedules.create(request, destination))
     asked = cast(Publish, decode_request(request.method, request.target, request.headers, request.body))
-    (taken,) = _take(request, (asked.message,))
+    message = with_incoming(get_settings().database, asked.message, request.headers)
+    (taken,) = _take(request, (message,))
     return _single(taken)
 
 

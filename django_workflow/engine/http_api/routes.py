@@ -20,14 +20,19 @@ from django_workflow.errors import RequestUnknown, WorkflowError
 def routes() -> tuple[Route, ...]:
     """Every route, in the order in which they are tried."""
     from django_workflow.engine.http_api import (
+        events,
         flow_control,
         keys,
+        message_dead_letters,
+        messages,
         openapi,
         publishing,
+        queues,
         run_dead_letters,
         run_logs,
         runs,
         schedules,
+        url_groups,
     )
 
     return (
@@ -35,6 +40,11 @@ def routes() -> tuple[Route, ...]:
         *runs.ROUTES,
         *run_logs.ROUTES,
         *run_dead_letters.ROUTES,
+        *messages.ROUTES,
+        *message_dead_letters.ROUTES,
+        *events.ROUTES,
+        *queues.ROUTES,
+        *url_groups.ROUTES,
         *schedules.ROUTES,
         *flow_control.ROUTES,
         *keys.ROUTES,
