@@ -269,7 +269,7 @@ def settle(unit: UnitOfWork, fact: Settlement) -> None:
 def _try_again(unit: UnitOfWork, fact: Settlement) -> None:
     lease, answer = fact.lease, fact.answer
     expression = lease.config.retry_delay if lease.config else None
-    retry_at = unit.now + retry_delay(lease.attempt, expression, answer.headers, unit.now)
+    retry_at = unit.now + retry_delay(lease.attempt, expression or get_settings().retry_delay, answer.headers, unit.now)
     if not unit.advance(lease, release=True, attempt=lease.attempt + 1, due_at=retry_at):
         return
     if _is_canceled(unit, lease):

@@ -14,6 +14,7 @@ import msgspec
 from django.db.models import Max
 
 from django_workflow import signals
+from django_workflow.conf import get_settings
 from django_workflow.engine import calls, dead_letters, intake, messages, waiters
 from django_workflow.engine.backoff import retry_delay
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement, StepStarted, Taken
@@ -327,7 +328,7 @@ def _show_failure(
 
 
 def _retry_at(lease: Lease, expression: str | None, answer: Answer, now: datetime) -> datetime:
-    return now + retry_delay(lease.attempt, expression, answer.headers, now)
+    return now + retry_delay(lease.attempt, expression or get_settings().retry_delay, answer.headers, now)
 
 
 def _note_attempt(

@@ -10,12 +10,16 @@ import base64
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import msgspec
+
 from django_workflow.engine.intake import run_ended
 from django_workflow.engine.records import encode_config, printable
 from django_workflow.engine.runs import append_result, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import InputRequest, Run, Step, Waiter
+from django_workflow.protocol.headers import header_lists
 from django_workflow.protocol.identifiers import message_id_of, uuid7
+from django_workflow.protocol.publish import Message, encode_headers
 from django_workflow.protocol.requests import Notified, Notify, Wait, WaiterInfo
 from django_workflow.protocol.steps import Step as WireStep
 from django_workflow.protocol.steps import decode_step, encode_step
@@ -192,8 +196,15 @@ def _notified(waiter: Waiter, key: UUID, *, deduplicated: bool = False) -> Notif
 
 
 def waiter_info(waiter: Waiter) -> WaiterInfo:
+    """Who waits, with the headers of the message that goes there, whether the event comes or the time is up."""
     deadline = int(waiter.deadline_at.timestamp()) if waiter.deadline_at else 0
-    return WaiterInfo(url=waiter.url, deadline=deadline)
+    headers = header_lists(encode_headers(_message_decoder.decode(waiter.config))) if waiter.config else {}
+    return WaiterInfo(
+        url=waiter.url, deadline=deadline, headers=headers, timeout_url=waiter.url, timeout_headers=headers
+    )
+
+
+_message_decoder = msgspec.json.Decoder(Message)
 
 
 def time_out(unit: UnitOfWork, limit: int = 100) -> int:

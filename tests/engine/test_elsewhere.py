@@ -3,15 +3,18 @@ step that failed it tells the name alone."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from django_workflow.engine.facts import Answer
 from django_workflow.engine.transport import EngineTransport
-from django_workflow.models import Attempt, Run, Step
+from django_workflow.models import Attempt, Delivery, Run, Step
+from django_workflow.protocol.publish import Message
+from django_workflow.protocol.requests import Batch, GetWaiters, Wait
 from django_workflow.testing import WorkflowClock
-from tests.engine.deliveries import Hand, result, start, step
+from tests.engine.deliveries import Hand, message, result, start, step
 
 pytestmark = pytest.mark.django_db
 
@@ -83,3 +86,33 @@ def test_an_error_outside_of_steps_makes_no_step(hand: Hand) -> None:
     (lease,) = hand.claim()
     hand.settle(lease, answer=Answer(status=500, body=b'{"message":"no money"}'))
     assert not Step.objects.filter(run=run).exists()
+
+
+def test_the_delay_of_the_settings_holds_where_nobody_asks_for_another(
+    hand: Hand, workflow_clock: WorkflowClock, settings: Any
+) -> None:
+    settings.DJANGO_WORKFLOW = {"retry_delay": "5000 * (1 + retried)"}
+    for own, seconds in ((None, 5), ("3000", 3)):
+        run = start(url=URL, retries=1, retry_delay=own)
+        (lease,) = hand.claim()
+        hand.settle(lease, answer=FAILED)
+        assert run.deliveries.get().due_at - workflow_clock.now() == timedelta(seconds=seconds)
+    EngineTransport().send(Batch(messages=(Message(destination=URL, body=b"1", retries=1),)))
+    (lease,) = hand.claim()
+    hand.settle(lease, answer=FAILED)
+    assert Delivery.objects.get(run=None).due_at - workflow_clock.now() == timedelta(seconds=5)
+
+
+def test_a_waiter_is_told_with_the_headers_of_what_will_be_sent(hand: Hand, workflow_clock: WorkflowClock) -> None:
+    run = start(url=URL)
+    (lease,) = hand.claim()
+    wait = Wait(
+        event_id="approved", timeout=60, step=step(1, None, step_type="Wait"), message=message(run.run_id, url=URL)
+    )
+    EngineTransport().send(wait)
+    hand.settle(lease)
+    (waiter,) = EngineTransport().send(GetWaiters(event_id="approved"))
+    assert (waiter.url, waiter.timeout_url) == (URL, URL)
+    assert waiter.deadline == int(workflow_clock.now().timestamp()) + 60
+    assert waiter.headers["Upstash-Workflow-Runid"] == [run.run_id]
+    assert waiter.headers == waiter.timeout_headers
