@@ -27,7 +27,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         return
     over = Counter(edge for edges in ran.values() for edge in edges)
     told = ", ".join(f"{over[edge]} {words(edge)}" for edge in EDGES if over[edge])
-    terminalreporter.section(f"{len(ran)} scenarios: {told}")
+    terminalreporter.section(f"{len(ran)} scenarios{': ' + told if told else ''}")
     for file in sorted({file for file, _ in ran}):
         terminalreporter.write_line(words(file.removeprefix("test_").removesuffix(".py")))
         for (place, name), edges in sorted(ran.items()):
