@@ -40,7 +40,8 @@ class Session:
 
 @pytest.fixture(autouse=True)
 def _workflow(transport: RecordingTransport, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(transports, "_transport", transport)
+    monkeypatch.setattr(transports, "_factory", lambda: transport)
+    monkeypatch.setattr(transports, "_transport", None)
     with registry.isolated(), override_settings(DJANGO_WORKFLOW={"current_signing_key": KEY}):
 
         @workflow
