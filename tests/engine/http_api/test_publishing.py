@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import msgspec
 import pytest
+from django.db import connections
 
 from django_workflow import NonRetryableError, WorkflowContext, workflow
 from django_workflow.authoring.registry import registry
@@ -603,6 +606,27 @@ def test_the_endpoint_is_taken_at_its_word_once(api: Api) -> None:
     with mock_calls(endpoint):
         assert run_workflows() == 3
     assert endpoint.headers(0)["x-sdk"] == "1"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_answers_at_once_are_one_start(api: Api) -> None:
+    for number in range(5):
+        run_id = f"wfr_{number}"
+        api.post(f"/v2/trigger/{URL}", headers={"Upstash-Workflow-RunId": run_id})
+        item = start(run_id, **{"upstash-workflow-trigger-by-sdk": "true"})
+        together = Barrier(2)
+
+        def post(item: dict[str, Any] = item, together: Barrier = together) -> bool:
+            together.wait(10)
+            try:
+                return "deduplicated" in Api().post("/v2/batch", [item]).json[0]
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(2) as pool:
+            told = [future.result() for future in [pool.submit(post), pool.submit(post)]]
+        assert sorted(told) == [False, True]
+        assert Delivery.objects.filter(run__run_id=run_id).count() == 1
 
 
 def test_an_sdk_that_starts_a_run_nobody_asked_for_starts_it(api: Api) -> None:
