@@ -23,6 +23,7 @@ from tests.services import clients
 
 HERE = Path(__file__).parent
 LOGS = pytest.StashKey[Path]()
+BEFORE = pytest.StashKey[dict[Path, int]]()
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied
@@ -173,11 +174,19 @@ def wait_for_waiter(js: Client, event_id: str) -> list[dict[str, Any]]:
     return found
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if LOGS in item.config.stash:
+        item.stash[BEFORE] = {log: log.stat().st_size for log in item.config.stash[LOGS].glob("*.log")}
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
-    """A failure shows what the processes said last."""
+    """A failure shows what the processes said during the test."""
     report = yield
-    if report.failed and LOGS in item.config.stash and item.path.is_relative_to(HERE):
+    if report.failed and LOGS in item.config.stash:
+        before = item.stash.get(BEFORE, {})
         for log in sorted(item.config.stash[LOGS].glob("*.log")):
-            report.sections.append((log.name, log.read_text(errors="replace")[-2000:]))
+            said = log.read_bytes()[before.get(log, 0) :].decode(errors="replace")
+            if said:
+                report.sections.append((log.name, said[-3000:]))
     return report

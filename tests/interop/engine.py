@@ -59,29 +59,33 @@ class Engine(Child):
         self.http.close()
         super().__exit__(*error)
 
-    def rows(self, run_id: str) -> RunRows | None:
-        """The run's rows; None while there is no such run."""
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """The run by itself; None while there is no such run."""
         answer = self.http.get(f"api/runs/{run_id}/")
-        if answer.status_code == 404:
-            return None
-        run = answer.raise_for_status().json()
-        steps = self.http.get(f"api/runs/{run_id}/steps/").raise_for_status().json()["results"]
-        return RunRows(run, steps)
+        return None if answer.status_code == 404 else dict(answer.raise_for_status().json())
+
+    def rows(self, run_id: str) -> RunRows:
+        run = self.run(run_id)
+        assert run is not None, f"There is no run {run_id}."
+        return RunRows(run, self.http.get(f"api/runs/{run_id}/steps/").raise_for_status().json()["results"])
+
+    def newest(self, url: str) -> str | None:
+        """The id of the newest run of the endpoint at that address."""
+        listed = self.http.get("api/runs/").raise_for_status().json()["results"]
+        return next((run["run_id"] for run in listed if (self.run(run["run_id"]) or {}).get("url") == url), None)
 
     def wait(self, run_id: str, *statuses: str) -> RunRows:
-        """The rows once the run has one of the statuses (by default: is over). Fails the test when it takes too long.
-
-        For a single status that is final, another end is told at once.
-        """
+        """The rows once the run has one of the statuses (by default: is over). Fails the test when it takes too long,
+        and at once when the run ended otherwise."""
         wanted = statuses or FINAL
         limit = time.monotonic() + RUN_SECONDS
-        while (rows := self.rows(run_id)) is None or rows.status not in wanted:
-            if rows is not None and rows.status in FINAL:
-                raise AssertionError(f"The run ended as {rows.status}, not {wanted}: {rows.run['error']}")
+        while (run := self.run(run_id)) is None or run["status"] not in wanted:
+            if run is not None and run["status"] in FINAL:
+                raise AssertionError(f"The run ended as {run['status']}, not {wanted}: {run['error']}")
             if time.monotonic() > limit:
-                raise AssertionError(f"Not {wanted} within {RUN_SECONDS} s: {rows}\n{self.last_words()}")
+                raise AssertionError(f"Not {wanted} within {RUN_SECONDS} s: {run}")
             time.sleep(0.02)
-        return rows
+        return self.rows(run_id)
 
 
 def variables(block: str) -> dict[str, str]:

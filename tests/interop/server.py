@@ -25,7 +25,6 @@ HOST = "127.0.0.1"
 def main() -> None:
     with socket.create_server((HOST, 0)) as listener:
         origin = f"http://{HOST}:{listener.getsockname()[1]}"
-        os.environ["WORKFLOW_INTEROP_ORIGIN"] = origin
         os.environ["DJANGO_SETTINGS_MODULE"] = "tests.interop.settings"
         django.setup()
         # uvicorn raises the signal again when it has shut down; the database is thrown away after that.
@@ -34,8 +33,10 @@ def main() -> None:
         with own_database():
             from tests.asgi import application  # starts the worker, so it must not come before its database
 
-            ready = {"origin": origin, "environment": environment_block(), "login": make_superuser()}
-            Server(uvicorn.Config(application, log_config=None, ws="none"), ready).run(sockets=[listener])
+            ready = {"origin": origin, "environment": environment_block(origin), "login": make_superuser()}
+            Server(uvicorn.Config(application, log_config=None, access_log=False, ws="none"), ready).run(
+                sockets=[listener]
+            )
 
 
 def end_with_input() -> None:
@@ -59,11 +60,11 @@ class own_database:
         connection.creation.destroy_test_db(self._name, verbosity=0)
 
 
-def environment_block() -> str:
+def environment_block(origin: str) -> str:
     from django.core.management import call_command
 
     printed = StringIO()
-    call_command("workflow_keys", stdout=printed)
+    call_command("workflow_keys", url=origin, stdout=printed)
     return printed.getvalue()
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from tests.settings import *  # noqa: F403 - all that the test project has
 
 DJANGO_WORKFLOW: dict[str, Any] = {
-    "base_url": os.environ["WORKFLOW_INTEROP_ORIGIN"],
     "engine_api": True,
     "worker_autostart": True,
     # The endpoints and the services that they call are all on this machine.

@@ -79,10 +79,11 @@ attempts: dict[str, int] = defaultdict(int)
 @serve.post("/failures", retries=1, failure_function=take_note)
 async def failures(context: Context) -> None:
     def may_fail() -> int:
-        attempts[context.workflow_run_id] += 1
-        if attempts[context.workflow_run_id] <= context.request_payload["times"]:
-            raise ValueError(f"failed {attempts[context.workflow_run_id]}")
-        return attempts[context.workflow_run_id]
+        key = context.request_payload["key"]
+        attempts[key] += 1
+        if attempts[key] <= context.request_payload["times"]:
+            raise ValueError(f"failed {attempts[key]}")
+        return attempts[key]
 
     await context.run("before", lambda: 1)
     await context.run("may fail", may_fail)
