@@ -113,7 +113,7 @@ async def follow_with_cuts(user: User, opened: Open, wanted_cuts: int) -> list[i
     events = wanted_cuts * EVENTS_PER_CUT
     cursor, cuts = BEGINNING, 0
     while len(handled) < events:
-        left = chance.randrange(0, 2 * EVENTS_PER_CUT - 3) if cuts < wanted_cuts else events
+        left = chance.randrange(0, EVENTS_PER_CUT + 4) if cuts < wanted_cuts else events
         cuts += 1
         async with opened(user, cursor) as frames:
             async for messages in frames:
