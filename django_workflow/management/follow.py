@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 
 from django_workflow.models import Run, Step
 from django_workflow.presentation.words import (
+from django_workflow.realtime.lengths import length_text
     first_line,
     instant_text,
     length_text,
