@@ -14,14 +14,13 @@ from django.utils.translation import gettext as _
 
 from django_workflow.models import Run, Step
 from django_workflow.presentation.words import (
-from django_workflow.realtime.lengths import length_text
     first_line,
     instant_text,
-    length_text,
     progress_text,
     running_time,
     why_text,
 )
+from django_workflow.realtime.lengths import length_text
 
 INTERVAL_SECONDS = 0.1
 BAR_WIDTH = 24
