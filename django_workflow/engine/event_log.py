@@ -216,8 +216,10 @@ def _microseconds(at: datetime) -> int:
 
 def _within_budget(alias: str, marks: list[_Mark]) -> list[_Mark]:
     """As many of these as a page may hold: one at least."""
-    messages = MessageLog.objects.using(alias).filter(pk__in={mark.place.key for mark in marks})
-    attempts = Attempt.objects.using(alias).filter(pk__in={mark.attempt_key for mark in marks if mark.attempt_key})
+    messages = MessageLog.objects.using(alias).order_by().filter(pk__in={mark.place.key for mark in marks})
+    attempts = (
+        Attempt.objects.using(alias).order_by().filter(pk__in={mark.attempt_key for mark in marks if mark.attempt_key})
+    )
     sizes: dict[UUID | None, int] = dict(messages.values_list("pk", Length("body") + Length("response_body")))
     if any(mark.attempt_key for mark in marks):
         sizes |= dict(attempts.values_list("pk", Length("response_body")))
@@ -231,9 +233,9 @@ def _within_budget(alias: str, marks: list[_Mark]) -> list[_Mark]:
 
 def _events(alias: str, marks: Iterable[_Mark]) -> Iterator[Event]:
     marks = list(marks)
-    messages = MessageLog.objects.using(alias).in_bulk({mark.place.key for mark in marks})
+    messages = MessageLog.objects.using(alias).order_by().in_bulk({mark.place.key for mark in marks})
     attempt_keys = {mark.attempt_key for mark in marks if mark.attempt_key}
-    attempts = Attempt.objects.using(alias).in_bulk(attempt_keys) if attempt_keys else {}
+    attempts = Attempt.objects.using(alias).order_by().in_bulk(attempt_keys) if attempt_keys else {}
     for place, state, attempt_key in marks:
         message = messages.get(place.key)
         if message is not None:  # else it was pruned meanwhile
