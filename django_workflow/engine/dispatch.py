@@ -50,6 +50,10 @@ class Dispatched:
     after: After | None = None
 
 
+class NotStarted(Exception):
+    """It is too late for this delivery: its lease was given back."""
+
+
 @dataclass(slots=True)
 class Dispatcher:
     """Performs deliveries; one per worker, used by all its threads."""
@@ -63,17 +67,21 @@ class Dispatcher:
     trusted: bool = True
     """False: in-process deliveries are signed and carry their whole journal, and nothing is handed back; each message
     then goes the way that a delivery over the network goes (the conformance run of the scenarios)."""
+    may_start: Callable[[Lease], bool] = lambda lease: True
+    """Asked when all is ready for the call; False: it is not made, and NotStarted is raised."""
 
     def dispatch(
         self, lease: Lease, report: Callable[[Fact], None], opened: Callable[[Session], None] | None = None
     ) -> Dispatched:
-        """Make the call. Never raises for what a destination does."""
+        """Make the call. Never raises for what a destination does; NotStarted when `may_start` says so."""
         started_at = lease.started_at = self.now()
         session: Session | None = None
         if not is_internal(lease.destination):
             answer = self._over_network(lease)
         elif not is_served(lease.destination):
             answer = Answer(status=0, error=f"{lease.destination} is no workflow; nothing else is served there.")
+        elif not self.may_start(lease):
+            raise NotStarted
         elif lease.kind == Delivery.Kind.MESSAGE:
             answer = self._message_in_process(lease)
         else:
@@ -136,6 +144,8 @@ class Dispatcher:
         headers[names.USER_AGENT] = names.ENGINE_USER_AGENT
         headers[names.SIGNATURE] = self._signature(lease.destination, body)
         timeout = self._timeout(lease, info)
+        if not self.may_start(lease):
+            raise NotStarted
         answer = self.network.send(
             lease.method, lease.destination, headers, body, timeout, guarded=not is_own(lease.destination)
         )

@@ -23,7 +23,7 @@ from django_workflow.conf import HEARTBEAT_SECONDS, get_settings
 from django_workflow.engine import cycle, scheduler
 from django_workflow.engine.clock import SystemClock
 from django_workflow.engine.committer import Committer, Writer
-from django_workflow.engine.dispatch import Dispatcher, blocked_by
+from django_workflow.engine.dispatch import Dispatcher, NotStarted, blocked_by
 from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.flow_control import start_late
 from django_workflow.engine.leases import (
@@ -91,7 +91,7 @@ class Worker:
         scheduler.reconcile(self.alias, self._clock.now())
         cache = shared_cache(self.alias)
         self._network = Network(self.concurrency)
-        self._dispatcher = Dispatcher(self.alias, cache, self._clock.now, self._network)
+        self._dispatcher = Dispatcher(self.alias, cache, self._clock.now, self._network, may_start=self._may_start)
         writer = Writer(self.alias, worker.pk, cache, self._clock.now, self._may_continue)
         self.committer = Committer(writer, self._committed)
         self.committer.start()
@@ -221,8 +221,7 @@ class Worker:
     def _pool_loop(self) -> None:
         while (lease := self._leases.get()) is not None:
             try:
-                if self._may_start(lease):
-                    self._deliver(lease)
+                self._deliver(lease)
             finally:
                 self._delivered(lease)
 
@@ -260,6 +259,8 @@ class Worker:
         try:
             self._drop_broken_connections()
             dispatched = self._dispatcher.dispatch(lease, self.committer.put, self._opened)
+        except NotStarted:
+            return
         except (OperationalError, InterfaceError) as error:
             # The journal could not be read: the endpoint was not called, so this was no attempt.
             self._note("journals", error)

@@ -114,6 +114,24 @@ def workers(number: int, folder: Path, concurrency: int = 16) -> Iterator[None]:
         yield
 
 
+def warm_up(destination: Destination, number: int) -> None:
+    """Have each thread of the pools make a delivery at the same time, so that it has its connections."""
+    before = destination.behaviour
+
+    def hold(destination: Destination, path: str) -> int:
+        destination.wait_for(lambda it: it.most_in_flight >= number)
+        return 200
+
+    destination.behaviour = hold
+    # Twice as many: a worker may claim so many for its threads, and must leave as many for the other.
+    publish([Message(destination=f"{destination.origin}/warm") for _ in range(number * 2)])
+    eventually(all_are_delivered, PATIENCE)
+    destination.behaviour = before
+    with destination.changed:
+        destination.arrivals.clear()
+        destination.most_in_flight = 0
+
+
 def publish(messages: Sequence[Message]) -> None:
     """All at once: they are due at the same instant."""
     write(ALIAS, lambda unit: accept_all(unit, messages))
@@ -168,14 +186,14 @@ def test_no_more_are_in_flight_than_the_parallelism_and_all_slots_are_used(
 def test_no_more_start_in_a_period_than_the_rate(destination: Destination, tmp_path: Path, processes: int) -> None:
     limits = FlowControl(key="shop", rate=10, period=1)
     with workers(processes, tmp_path):
+        warm_up(destination, processes * 16)
         publish([Message(destination=f"{destination.origin}/{n}", flow_control=limits) for n in range(45)])
         eventually(all_are_delivered, PATIENCE)
-    recorded = [log.active_at for log in MessageLog.objects.all() if log.active_at is not None]
-    assert max(counts_of_windows(recorded, timedelta(seconds=1))) <= 10
+    recorded = [log.active_at for log in MessageLog.objects.filter(flow_key="shop") if log.active_at is not None]
+    assert max(counts_of_windows(recorded, timedelta(seconds=1))) == 10
     starts = destination.starts("/")
     assert len(starts) == 45
     assert most_within(starts, CLOSE) <= 10
-    assert max(starts) - min(starts) < 8  # five windows, and not one after many
 
 
 def test_starts_that_a_busy_pool_makes_late_do_not_meet_those_of_the_next_period(
