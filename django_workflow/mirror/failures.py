@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from django_workflow.conf import get_settings
@@ -53,6 +55,11 @@ def put_dead_letter(
         "created_at": change.run.finished_at or change.now,
     }
     DeadLetter.objects.using(change.alias).update_or_create(run=change.run, defaults=values, create_defaults=made)
+
+
+def forget_dead_letters(dlq_ids: Sequence[str]) -> None:
+    """The engine has deleted these. What it deleted by filters stays here: which ones those were is not told."""
+    DeadLetter.objects.using(get_settings().database).filter(dlq_id__in=dlq_ids).delete()
 
 
 def note_failure_function(run_id: str, state: str, response: str) -> None:

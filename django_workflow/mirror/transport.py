@@ -23,6 +23,7 @@ from django_workflow.conf import get_settings
 from django_workflow.errors import EngineError, WorkflowError
 from django_workflow.mirror import outbox, receipts
 from django_workflow.mirror.change import changing
+from django_workflow.mirror.failures import forget_dead_letters
 from django_workflow.mirror.recorder import ask_soon
 from django_workflow.mirror.resumed import note_started_again
 from django_workflow.mirror.run_rows import from_ms
@@ -33,6 +34,7 @@ from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import (
     Batch,
     CancelRuns,
+    DeleteDeadLetters,
     EngineRequest,
     Notified,
     Notify,
@@ -77,6 +79,8 @@ class HostedTransport:
             _note_notified(request, cast("tuple[Notified, ...]", answer))
         elif isinstance(request, ResumeRuns | RestartRuns):
             note_started_again(request, cast(StartedRuns, answer))
+        elif isinstance(request, DeleteDeadLetters) and request.dlq_ids:
+            forget_dead_letters(request.dlq_ids)
         elif isinstance(request, PauseSchedule | ResumeSchedule):
             note_paused(request.schedule_id, isinstance(request, PauseSchedule))
         elif messages and self._resending:

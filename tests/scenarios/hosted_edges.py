@@ -21,12 +21,13 @@ from wsgiref.types import StartResponse
 
 import httpx
 
-from django_workflow.apps import make_network, make_transport
+from django_workflow.apps import make_transport
 from django_workflow.client.transports import HttpTransport, current_transport, use_transport
 from django_workflow.conf import get_settings
 from django_workflow.engine.clock import use_clock
 from django_workflow.engine.network import HttpAnswer
-from django_workflow.mirror.outbox import send_due
+from django_workflow.mirror import backfill, outbox, schedules
+from django_workflow.mirror.transport import network_of
 from django_workflow.models import Run, Waiter
 from django_workflow.testing import WorkflowClock
 from django_workflow.testing.calls import Call, CallAnswer, CallRecorder, current_network
@@ -47,7 +48,7 @@ class Hosted(Engine):
 
     def run(self, *, skip_delays: bool = False, declare_schedules: bool = False) -> int:
         if declare_schedules:
-            raise NotImplementedError("Schedules are the embedded engine's.")
+            schedules.reconcile(current_transport())
         made = 0
         while True:
             sent = self.work()
@@ -57,8 +58,10 @@ class Hosted(Engine):
                 return made
 
     def work(self) -> int:
-        """What the site's own worker does: send what is due in the outbox. How much it sent."""
-        return send_outbox()
+        """What the site's own worker does: send what is due in the outbox, and ask about runs that are silent for
+        long. How many messages and rows came to something."""
+        transport = current_transport()
+        return outbox.send_due(network_of(transport)) + backfill.check_due(transport).changed
 
     @abstractmethod
     def run_engine(self, *, skip_delays: bool) -> int: ...
@@ -85,19 +88,11 @@ class Hosted(Engine):
         return int(self.ask(f"/v2/flowControl/{key}")["rateMax"])
 
 
-def send_outbox() -> int:
-    network = make_network(get_settings())
-    try:
-        return send_due(network)
-    finally:
-        close(network)
-
-
 def close(transport: Any) -> None:
     """Close the connections of a transport that has some."""
-    inner = getattr(transport, "inner", transport)
-    if isinstance(inner, HttpTransport):
-        inner.close()
+    network = network_of(transport)
+    if isinstance(network, HttpTransport):
+        network.close()
 
 
 class MovedClock(WorkflowClock):
