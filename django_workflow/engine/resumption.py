@@ -292,7 +292,7 @@ class Resumption:
             event_id=newest.run_id[:255],
         )
         if ended is not None:
-            append_invoked(self.unit, self.state, invoker.step, ended.status, ended.result)
+            append_invoked(self.unit, self.state, invoker.step, ended.status, ended.result, due=self.run.due_at)
             return
         keys = [child.pk for child in children]
         Run.objects.using(self.unit.alias).filter(pk__in=keys).update(parent=self.run)

@@ -291,7 +291,13 @@ def answer_invoker(unit: UnitOfWork, child: RunInfo, invoker: Invoker, status: R
 
 
 def append_invoked(
-    unit: UnitOfWork, parent: RunState, step: WireStep, status: Run.Status | str, result: str | None
+    unit: UnitOfWork,
+    parent: RunState,
+    step: WireStep,
+    status: Run.Status | str,
+    result: str | None,
+    *,
+    due: datetime | None = None,
 ) -> None:
     """Append how an invoked run ended as the result of the step that invoked it."""
     ended = InvokeResult(
@@ -300,23 +306,23 @@ def append_invoked(
         is_failed=status == Run.Status.FAILED,
     )
     out = invoke_result(step, ended)
-    append_result(unit, parent, out, uuid7(), encode_step(out).decode())
+    append_result(unit, parent, out, uuid7(), encode_step(out).decode(), due=due)
 
 
 def _living_parent(unit: UnitOfWork, child: RunInfo) -> RunState | None:
     """The locked run that waits for this one: the one that invoked it, or that one resumed.
 
-    Raises OperationalError, after which the same is to be done again, while others hold the resumed run.
+    A worker, which never waits, gets an OperationalError while others hold the resumed run, and repeats its batch.
     """
     if child.parent_key is None:
         return None
     if unit.has(child.parent_key) and unit.state(child.parent_key).alive:
         return unit.state(child.parent_key)
-    # Read afresh: what is remembered of a run may be older than the resumption of its parent. The child is locked.
+    # Read afresh under the child's lock: what was known before may be older than the resumption of its parent.
     key = Run.objects.using(unit.alias).filter(pk=child.key).values_list("parent_id", flat=True).first()
-    if key is None or key == child.parent_key:
+    if key is None:
         return None
-    if not unit.has(key) and not unit.lock([key], skip_locked=True):
+    if not unit.has(key) and not unit.lock([key], skip_locked=unit.worker_key is not None):
         if not Run.objects.using(unit.alias).filter(pk=key).exists():
             return None
         raise OperationalError(f"The run that resumed the invoker of run {child.run_id} is locked.")

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from threading import Barrier, Thread
 from typing import Any
 
+import msgspec
 import pytest
+from django.db import connection
 
 from django_workflow import WorkflowContext, step, workflow
 from django_workflow.apps import make_transport
 from django_workflow.client.client import Client
 from django_workflow.client.options import run_overrides
 from django_workflow.client.transports import WireTransport, use_transport
+from django_workflow.engine import resumption
+from django_workflow.engine.facts import Answer
 from django_workflow.engine.pruner import prune
 from django_workflow.engine.records import decode_config
 from django_workflow.errors import EngineError
 from django_workflow.models import DeadLetter, Delivery, JournalEntry, Run, Step, Waiter
+from django_workflow.protocol.invoke import InvokeBody, encode_invoke
+from django_workflow.protocol.publish import FEATURES, Message, WorkflowFields
 from django_workflow.protocol.resources import StartedRuns
+from django_workflow.protocol.steps import Step as WireStep
+from django_workflow.protocol.steps import decode_step, encode_step
 from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_workflows, send_event, workflow_clock
 from django_workflow.testing.factories import make_run
+from tests.engine import deliveries as by_hand
+from tests.engine.deliveries import Hand
 
 calls: list[str] = []
 keys: dict[str, list[str]] = {}
@@ -674,6 +685,154 @@ def test_fifty_are_started_at_once_and_a_cursor_leads_on(engine: Engine) -> None
         engine.client.resume([f"{number}" for number in range(51)])
 
 
+# Runs of other SDKs
+
+FOREIGN = "https://js.example.com/api/flow"
+
+
+def answered(status: int) -> Answer:
+    return Answer(status=status, headers={"Upstash-Workflow-Sdk-Version": ["1"]})
+
+
+def foreign(hand: Hand, *steps: WireStep, features: tuple[str, ...] = FEATURES) -> tuple[Run, Any]:
+    """A run of another SDK that has submitted these steps, and the delivery that came of the last one."""
+    run = by_hand.start(url=FOREIGN, retries=0)
+    (lease,) = hand.claim()
+    for item in steps:
+        submit(run, item, features=features)
+        hand.settle(lease, answer=answered(200))
+        (lease,) = hand.claim()
+    return run, lease
+
+
+def submit(run: Run, *steps: WireStep, features: tuple[str, ...] = FEATURES, **values: Any) -> None:
+    fields = WorkflowFields(run_id=run.run_id, url=FOREIGN, features=features, sdk_version="1")
+    messages = (Message(destination=FOREIGN, body=encode_step(item), workflow=fields, **values) for item in steps)
+    Client().batch(tuple(messages))
+
+
+def plan(target: int, of: int, **values: Any) -> WireStep:
+    return WireStep(step_id=0, step_name=f"b{target}", step_type="Run", concurrent=of, target_step=target, **values)
+
+
+@pytest.fixture
+def hand(db: None) -> Iterator[Hand]:
+    with workflow_clock() as clock:
+        yield Hand(clock)
+
+
+def resumed(run: Run) -> Run:
+    (one,) = Client().resume(str(run.dead_letter.pk)).workflow_runs
+    return Run.objects.get(run_id=one.workflow_run_id)
+
+
+def test_a_foreign_run_gets_its_own_bytes_back(hand: Hand) -> None:
+    run, lease = foreign(hand, by_hand.step(1, "one"), by_hand.step(2, "two"))
+    hand.settle(lease, answer=answered(500))
+    again = resumed(run)
+    bodies = [list(JournalEntry.objects.filter(run=r).values_list("body", flat=True)) for r in (run, again)]
+    assert bodies[0] == bodies[1]
+    (lease,) = hand.claim()
+    assert (lease.run_key, lease.position, lease.solo, lease.destination) == (again.pk, 2, True, FOREIGN)
+    assert lease.message_key == JournalEntry.objects.get(run=again, position=2).pk
+    submit(again, by_hand.step(3, "three"))
+    hand.settle(lease, answer=answered(200))
+    assert again.steps.count() == 3
+
+
+@pytest.mark.parametrize("finished", [0, 1, 2, 3])
+def test_the_open_branches_of_a_foreign_group_are_delivered_again(hand: Hand, finished: int) -> None:
+    run, lease = foreign(hand)
+    submit(run, *(plan(number, 4) for number in (1, 2, 3, 4)))
+    hand.settle(lease, answer=answered(200))
+    branches = {lease.step_id: lease for lease in hand.claim()}
+    for number in range(1, finished + 1):
+        submit(run, by_hand.step(number, concurrent=4))
+        hand.settle(branches[number], answer=answered(200))
+    hand.settle(branches[4], answer=answered(500))
+    again = resumed(run)
+    assert again.group_open == 4 - finished
+    leases = hand.claim()
+    assert sorted(lease.step_id for lease in leases) == list(range(finished + 1, 5))
+    for lease in leases:
+        entry = JournalEntry.objects.get(run=again, position=lease.position)
+        assert entry.pk == lease.message_key
+        assert decode_step(entry.body).target_step == lease.step_id
+    before = JournalEntry.objects.filter(run=again).count()
+    for lease in leases:
+        submit(again, by_hand.step(lease.step_id, concurrent=4))
+        hand.settle(lease, answer=answered(200))
+    again.refresh_from_db()
+    assert again.group_open == 0
+    # As documented for other SDKs: a delivery for each result, of which the last goes on.
+    deliveries = list(Delivery.objects.filter(run=again).order_by("position"))
+    assert [row.position for row in deliveries] == list(range(before + 1, before + 1 + len(leases)))
+    assert [row.solo for row in deliveries] == [False] * (len(leases) - 1) + [True]
+
+
+def test_steps_that_repeat_their_configuration_keep_it(hand: Hand) -> None:
+    """As the Python SDK does: its messages bring their own headers and retries."""
+    features = ("LazyFetch", "InitialBody")
+    run = by_hand.start(url=FOREIGN, retries=0)
+    (lease,) = hand.claim()
+    submit(run, by_hand.step(1), features=features, retries=4, headers={"X-Mine": "1"})
+    hand.settle(lease, answer=answered(200))
+    (lease,) = hand.claim()
+    assert lease.max_retries == 4
+    for _ in range(5):
+        hand.settle(lease, answer=answered(500))
+        hand.clock.advance("1d")
+        lease = next(iter(hand.claim()), lease)
+    run.refresh_from_db()
+    assert run.status == Run.Status.FAILED
+    resumed(run)
+    lease = next(lease for lease in hand.claim() if lease.kind == Delivery.Kind.STEP)
+    assert lease.max_retries == 4
+    assert lease.config is not None
+    assert lease.config.headers == {"X-Mine": "1"}
+
+
+def test_a_result_that_came_with_a_failing_answer_counts(hand: Hand) -> None:
+    """The endpoint published its step and answered 500, again and again: the step is done."""
+    run, lease = foreign(hand)
+    submit(run, by_hand.step(1))
+    hand.settle(lease, answer=answered(500))
+    again = resumed(run)
+    (lease,) = hand.claim()
+    assert (lease.run_key, lease.position) == (again.pk, 1)
+
+
+def test_long_journals_are_copied_in_parts(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resumption, "_CHUNK", 2)
+    run, lease = foreign(hand, *(by_hand.step(number, f"out {number}") for number in range(1, 8)))
+    hand.settle(lease, answer=answered(500))
+    again = resumed(run)
+    assert [entry.position for entry in again.journal.order_by("position")] == [1, 2, 3, 4, 5, 6, 7]
+    assert [step.position for step in again.steps.order_by("step_id")] == [1, 2, 3, 4, 5, 6, 7]
+    (lease,) = hand.claim()
+    assert lease.position == 7
+
+
+# The network
+
+
+def test_deliveries_of_a_resumed_run_name_the_first_of_its_chain(db: None) -> None:
+    """So that idempotency keys are the same where nothing but the delivery is known."""
+    with workflow_clock() as clock:
+        hand = Hand(clock)
+        run, lease = foreign(hand)
+        with mock_calls(CallAnswer(500)) as recorder:
+            hand.settle(lease, answer=answered(500))
+            again = resumed(run)
+            run_workflows()
+            third = resumed(again)
+            run_workflows()
+        assert third.first_run == run
+        headers = [{name.lower(): value for name, value in call.headers.items()} for call in recorder.calls]
+        assert [sent["upstash-workflow-runid"] for sent in headers] == [again.run_id, third.run_id]
+        assert [sent["django-workflow-first-run"] for sent in headers] == [run.run_id, run.run_id]
+
+
 # Retention
 
 
@@ -693,3 +852,73 @@ def test_the_first_run_of_a_chain_stays_while_one_of_its_runs_does(engine: Engin
     engine.clock.advance("31d")
     assert prune(engine.clock.now(), timedelta(days=30)).runs == 3
     assert not Run.objects.filter(pk=third.pk).exists()
+
+
+# Several at once
+
+
+def at_once(*jobs: Callable[[], Any]) -> list[Any]:
+    """What the jobs gave or raised, each in a thread of its own, all starting together."""
+    barrier = Barrier(len(jobs))
+    outcomes: list[Any] = [None] * len(jobs)
+
+    def work(number: int, job: Callable[[], Any]) -> None:
+        try:
+            barrier.wait(timeout=10)
+            outcomes[number] = job()
+        except Exception as error:
+            outcomes[number] = error
+        finally:
+            connection.close()
+
+    threads = [Thread(target=work, args=pair) for pair in enumerate(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    return outcomes
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_several_who_resume_a_run_one_does() -> None:
+    with workflow_clock() as clock:
+        hand = Hand(clock)
+        run, lease = foreign(hand, by_hand.step(1))
+        hand.settle(lease, answer=answered(500))
+        dlq_id = str(run.dead_letter.pk)
+        outcomes = at_once(*(lambda: Client().resume(dlq_id) for _ in range(4)))
+    (started,) = (outcome for outcome in outcomes if isinstance(outcome, StartedRuns))
+    refused = [outcome for outcome in outcomes if not isinstance(outcome, StartedRuns)]
+    assert [getattr(error, "status", error) for error in refused] == [404, 404, 404]
+    assert Run.objects.filter(resumed_from=run).get().run_id == started.workflow_runs[0].workflow_run_id
+    assert Delivery.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("_", range(5))
+def test_a_child_that_ends_while_its_parent_is_resumed_answers_once(_: int) -> None:
+    """Either it ended first and its result is taken, or it goes on and answers the resumed run."""
+    with workflow_clock() as clock:
+        hand = Hand(clock)
+        parent_run = by_hand.start(url=FOREIGN, retries=0)
+        (lease,) = hand.claim()
+        submit(parent_run, plan(1, 2), plan(2, 2))
+        hand.settle(lease, answer=answered(200))
+        branches = {lease.step_id: lease for lease in hand.claim()}
+        body = InvokeBody(
+            workflow_run_id=parent_run.run_id,
+            workflow_url=FOREIGN,
+            step=WireStep(step_id=1, step_name="ask", step_type="Invoke", concurrent=2),
+        )
+        fields = WorkflowFields(run_id="wfr_child", url=FOREIGN, init=True, invoke=True, features=FEATURES)
+        Client().publish(Message(destination=FOREIGN, body=encode_invoke(body), workflow=fields))
+        hand.settle(branches[1], answer=answered(200))
+        hand.settle(branches[2], answer=answered(500))
+        dlq_id = str(parent_run.dead_letter.pk)
+        outcomes = at_once(lambda: Client().resume(dlq_id), lambda: Client().finish("wfr_child", b'"done"'))
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)], outcomes
+    again = Run.objects.get(resumed_from=parent_run)
+    entry = JournalEntry.objects.get(run=again, step_id=1)
+    assert msgspec.json.decode(decode_step(entry.body).out or "")["body"] == '"done"'
+    assert again.group_open == 1
+    assert again.steps.get(step_id=1).status == Step.Status.SUCCESS

@@ -62,6 +62,7 @@ def test_any_case_wraps_plain_dicts_only() -> None:
         "Upstash-Workflow-RunId",  # the engine says which run it is
         "Upstash-Workflow-CreatedAt",
         "Upstash-Workflow-Unknown-Sdk",
+        "Django-Workflow-First-Run",
     ],
 )
 def test_forwardable_drops_what_a_delivery_makes_itself(name: str) -> None:
@@ -95,6 +96,7 @@ def test_context_headers_hide_the_protocol_and_proxies() -> None:
             "Upstash-Region": "US_EAST_1",
             "Upstash-Label": "a",
             "Upstash-Retried": "0",
+            "Django-Workflow-First-Run": "wfr_0",
             "X-User": "u",
         }
     )

@@ -167,6 +167,20 @@ def test_idempotency_keys_come_from_the_first_run_of_the_chain(client: Client, t
     assert first == second
 
 
+@pytest.mark.usefixtures("signed")
+def test_over_the_network_a_header_names_the_first_run_of_the_chain(
+    client: Client, transport: RecordingTransport
+) -> None:
+    workflow = workflow_of(lambda ctx: ctx.run("charge", lambda: [ctx.idempotency_key, *ctx.headers]))
+    named = {"Django_Workflow_First_Run": "wfr_0"}
+    transport.journal = tuple(journal())
+    for run_id, headers in (("wfr_0", {}), ("wfr_2", named), ("wfr_2", {})):
+        handle(workflow, delivery(journal(), Upstash_Workflow_RunId=run_id, **headers), client=client)
+    of_first, of_resumed, of_other = (json.loads(decode_step(item.body).out or "") for item in transport.messages)
+    assert of_resumed[0] == of_first[0] != of_other[0]
+    assert "Django-Workflow-First-Run" not in of_resumed  # nothing for users
+
+
 def test_a_workflow_that_returns_before_a_step_turns_the_call_away(
     client: Client, transport: RecordingTransport, session: Session
 ) -> None:
