@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 from django.db import IntegrityError, connections, transaction
@@ -39,7 +40,14 @@ class OpenReceipt:
 open_receipt: ContextVar[OpenReceipt | None] = ContextVar("django_workflow_receipt", default=None)
 
 
-def take_place(receipt: OpenReceipt, run_id: str, step: Step) -> Step | None:
+class KeptResult(NamedTuple):
+    """The result of an earlier attempt; `taken`: the engine has it."""
+
+    step: Step
+    taken: bool
+
+
+def take_place(receipt: OpenReceipt, run_id: str, step: Step) -> KeptResult | None:
     """Take a step's place. Gives the result of whoever had it, or None when the step is this attempt's to run.
 
     Blocks while another attempt's transaction holds the place.
@@ -62,7 +70,7 @@ def take_place(receipt: OpenReceipt, run_id: str, step: Step) -> Step | None:
     return None
 
 
-def _kept(alias: str, run_id: str, step: Step) -> Step:
+def _kept(alias: str, run_id: str, step: Step) -> KeptResult:
     rows = Outbox.objects.using(alias).filter(kind=Outbox.Kind.RECEIPT, run_id=run_id, step_id=step.step_id)
     if connections[alias].features.has_select_for_update:
         rows = rows.select_for_update()  # reads what was committed since this transaction began
@@ -72,7 +80,7 @@ def _kept(alias: str, run_id: str, step: Step) -> Step:
             f"Step {step.step_name!r} of run {run_id} is run by another attempt just now; this one is given up.",
             status=409,
         )
-    return decode_step(_decode(row.message).body)
+    return KeptResult(decode_step(_decode(row.message).body), row.is_sent)
 
 
 def fill_in(receipt: OpenReceipt, messages: tuple[Message, ...]) -> tuple[Published, ...]:

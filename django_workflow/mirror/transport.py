@@ -58,7 +58,7 @@ class HostedTransport:
 
     def __init__(self, inner: Transport) -> None:
         self.inner = inner
-        self._resending: set[tuple[str, int]] = set()
+        self._kept: dict[tuple[str, int], bool] = {}
 
     def __repr__(self) -> str:
         return f"<HostedTransport {self.inner!r}>"
@@ -72,6 +72,9 @@ class HostedTransport:
             return _as_answer(request, receipts.fill_in(receipt, messages))
         if isinstance(request, CancelRuns):
             return cast(R, self._cancel(request))
+        again = self._sent_again(messages) if self._kept else None
+        if again is not None and self._kept.pop(again):  # the engine has it, and this delivery is an old one
+            return _as_answer(request, (Published(message_id=f"receipt-{again[0]}-{again[1]}"),))
         if isinstance(request, Wait):  # what people are asked is kept here; to the engine it would be an unknown field
             return self.inner.send(cast("EngineRequest[R]", msgspec.structs.replace(request, prompt=None, form=None)))
         answer = self.inner.send(request)
@@ -83,8 +86,8 @@ class HostedTransport:
             forget_dead_letters(request.dlq_ids)
         elif isinstance(request, PauseSchedule | ResumeSchedule):
             note_paused(request.schedule_id, isinstance(request, PauseSchedule))
-        elif messages and self._resending:
-            self._note_resent(messages)
+        elif again is not None:
+            receipts.note_resent(*again)
         return answer
 
     async def asend(self, request: EngineRequest[R]) -> R:
@@ -112,9 +115,10 @@ class HostedTransport:
         if receipt is None:
             raise EngineError(f"kept() of step {step.step_name!r} was asked outside of atomic().")
         result = receipts.take_place(receipt, run_id, step)
-        if result is not None:
-            self._resending.add((run_id, step.step_id))
-        return result
+        if result is None:
+            return None
+        self._kept[run_id, step.step_id] = result.taken
+        return result.step
 
     def close(self) -> None:
         close_transport(self.inner)
@@ -156,14 +160,13 @@ class HostedTransport:
         except WorkflowError:  # noted on the rows
             logger.debug("Batch %s of the outbox was not taken after its commit.", kept.batch, exc_info=True)
 
-    def _note_resent(self, messages: tuple[Message, ...]) -> None:
-        for message in messages:
-            if message.workflow is None:
-                continue
-            key = (message.workflow.run_id, decode_step(message.body).step_id)
-            if key in self._resending:
-                self._resending.discard(key)
-                receipts.note_resent(*key)
+    def _sent_again(self, messages: tuple[Message, ...]) -> tuple[str, int] | None:
+        """Run and step of a result that was kept, when it is what these messages are."""
+        if len(messages) != 1 or not _is_result(messages[0]):
+            return None
+        assert messages[0].workflow is not None
+        key = (messages[0].workflow.run_id, decode_step(messages[0].body).step_id)
+        return key if key in self._kept else None
 
     # Cancel
 
