@@ -23,6 +23,7 @@ from django_workflow.engine.addresses import check_destination
 from django_workflow.engine.backoff import retry_delay
 from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.flow_control import check_key, note_limits
+from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.message_callbacks import callback_of, failure_callback_of
 from django_workflow.engine.records import (
     Lease,
@@ -131,6 +132,18 @@ def _known(unit: UnitOfWork, deduplication_key: str) -> Published | None:
         rows.filter(pk=row.pk).update(deduplication_key=None)
         return None
     return _published(row, deduplicated=True)
+
+
+def forget_duplicates(alias: str, now: datetime, most: int) -> int:
+    """Free deduplication keys whose window is over, so that their index stays small; how many."""
+    logs = MessageLog.objects.using(alias)
+    # Found by that index: after `""` come all that are set.
+    over = logs.filter(deduplication_key__gt="", created_at__lte=now - DEDUPLICATION_WINDOW)
+    keys = list(over.order_by().values_list("pk", flat=True)[:most])
+    if not keys:
+        return 0
+    with engine_atomic(alias):
+        return logs.filter(pk__in=keys).update(deduplication_key=None)
 
 
 def deduplication_of(message: Message) -> str | None:

@@ -1,4 +1,5 @@
-"""Deleting what retention no longer keeps: finished runs with all that belongs to them, and old rows of no run.
+"""Deleting what retention no longer keeps: finished runs and messages with all that belongs to them, and old rows of
+neither.
 
 Called by the worker from time to time and by `workflow_prune`. Every batch is a short transaction of its own, so that
 nobody waits for a large clean-up, and one that is interrupted has done what it did.
@@ -15,8 +16,9 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from django_workflow.conf import get_settings
+from django_workflow.engine import messages, queues
 from django_workflow.engine.gate import engine_atomic
-from django_workflow.models import Attempt, ChannelEvent, Delivery, Run, Worker
+from django_workflow.models import Attempt, ChannelEvent, Delivery, MessageLog, Run, Worker
 
 BATCH = 200
 DEAD_WORKERS_KEPT = timedelta(days=1)
@@ -24,9 +26,10 @@ DEAD_WORKERS_KEPT = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """How many rows went: runs, and rows that belonged to no run that is kept."""
+    """How many rows went: runs, messages outside workflows, and rows that belonged to none that is kept."""
 
     runs: int = 0
+    messages: int = 0
     events: int = 0
     attempts: int = 0
     workers: int = 0
@@ -52,12 +55,15 @@ def prune(now: datetime, retention: timedelta, *, batch: int = BATCH, batches: i
 def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH) -> Pruned:
     """One batch: at most `batch` runs, and ten times as many rows of each other kind. Empty when nothing is left."""
     alias, before = get_settings().database, now - retention
+    messages.forget_duplicates(alias, now, batch * 10)
+    queues.release_orphans(alias, batch * 10)
     runs = list(prunable_runs(before).order_by("finished_at").only("pk", "run_id")[:batch])
     delete_runs(runs)
     return Pruned(
         runs=len(runs),
+        messages=_delete_messages(alias, before, batch * 10),
         events=_delete_some(alias, orphaned_events(before), batch * 10),
-        attempts=_delete_some(alias, _attempts(alias).filter(run=None, finished_at__lt=before), batch * 10),
+        attempts=_delete_some(alias, orphaned_attempts(before), batch * 10),
         workers=_delete_some(alias, _dead_workers(alias, now), batch * 10),
     )
 
@@ -82,6 +88,18 @@ def orphaned_events(before: datetime) -> QuerySet[ChannelEvent]:
     return ChannelEvent.objects.using(alias).filter(~Exists(run), created_at__lt=before)
 
 
+def prunable_messages(before: datetime) -> QuerySet[MessageLog]:
+    """Messages outside workflows that ended before then; their dead letters and failed attempts go with them."""
+    return MessageLog.objects.using(get_settings().database).finished().filter(finished_at__lt=before)
+
+
+def orphaned_attempts(before: datetime) -> QuerySet[Attempt]:
+    """Failed attempts of before then that belong neither to a run nor to a message."""
+    alias = get_settings().database
+    message = MessageLog.objects.using(alias).filter(pk=OuterRef("message_key"))
+    return Attempt.objects.using(alias).filter(~Exists(message), run=None, finished_at__lt=before)
+
+
 def delete_runs(runs: Sequence[Run], batch: int = BATCH) -> None:
     """Delete these runs with their steps, journals, events and all else that belongs to them."""
     alias = get_settings().database
@@ -92,6 +110,16 @@ def delete_runs(runs: Sequence[Run], batch: int = BATCH) -> None:
             Run.objects.using(alias).filter(pk__in=[run.pk for run in some]).delete()
 
 
+def _delete_messages(alias: str, before: datetime, most: int) -> int:
+    keys = list(prunable_messages(before).order_by("finished_at").values_list("pk", flat=True)[:most])
+    for start in range(0, len(keys), BATCH):
+        some = keys[start : start + BATCH]
+        with engine_atomic(alias):
+            Attempt.objects.using(alias).filter(kind=Delivery.Kind.MESSAGE, message_key__in=some).delete()
+            MessageLog.objects.using(alias).filter(pk__in=some).delete()
+    return len(keys)
+
+
 def _delete_some(alias: str, rows: QuerySet[Any], most: int) -> int:
     # By key: no database but MySQL takes a LIMIT in a DELETE.
     keys = list(rows.values_list("pk", flat=True)[:most])
@@ -99,10 +127,6 @@ def _delete_some(alias: str, rows: QuerySet[Any], most: int) -> int:
         with engine_atomic(alias):
             rows.model._default_manager.using(alias).filter(pk__in=keys[start : start + BATCH]).delete()
     return len(keys)
-
-
-def _attempts(alias: str) -> QuerySet[Attempt]:
-    return Attempt.objects.using(alias)
 
 
 def _deliveries(alias: str) -> QuerySet[Delivery]:

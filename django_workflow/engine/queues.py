@@ -19,6 +19,7 @@ from django.db import connections
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
 
 from django_workflow.engine import limits
+from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.records import Lease
 from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.errors import EngineError, MessageInvalid, QuotaExceeded
@@ -188,4 +189,8 @@ def release_orphans(alias: str, most: int) -> int:
     deliveries = Delivery.objects.using(alias)
     queue = Queue.objects.using(alias).filter(name=OuterRef("queue"))
     gone = deliveries.filter(~Exists(queue), queue__gt="").values_list("pk", flat=True)
-    return deliveries.filter(pk__in=list(gone[:most])).update(queue="", queue_key=None)
+    keys = list(gone[:most])
+    if not keys:
+        return 0
+    with engine_atomic(alias):
+        return deliveries.filter(pk__in=keys).update(queue="", queue_key=None)

@@ -7,9 +7,23 @@ from django.utils import timezone
 
 from django_workflow.engine import pruner
 from django_workflow.engine.pruner import Pruned, prune, prune_batch
-from django_workflow.models import Attempt, ChannelEvent, JournalEntry, Run, Step, Waiter, Worker
+from django_workflow.models import (
+    Attempt,
+    ChannelEvent,
+    DeadLetter,
+    Delivery,
+    JournalEntry,
+    MessageLog,
+    Queue,
+    Run,
+    Step,
+    Waiter,
+    Worker,
+)
+from django_workflow.testing import CallAnswer, mock_calls, run_workflows, workflow_clock
 from django_workflow.testing.factories import make_delivery, make_run, make_step, make_waiter, make_worker
 from tests.admin.builders import make_attempt, make_dead_letter, make_event, make_result
+from tests.engine.posting import post
 
 pytestmark = pytest.mark.django_db
 RETENTION = timedelta(days=30)
@@ -98,3 +112,52 @@ def test_the_number_of_statements_does_not_grow_with_the_rows_of_a_run(
         return len(captured)
 
     assert statements(20) == statements(1)
+
+
+def test_messages_go_with_their_attempts_and_dead_letters_once_retention_is_over() -> None:
+    with workflow_clock(timezone.now() - RETENTION - timedelta(days=1)) as clock, mock_calls(CallAnswer(503)):
+        old, waiting = post(retries="1", retry_delay="0"), post(delay="90d")
+        run_workflows()
+        clock.advance("2d")
+        young = post(retries="0")
+        run_workflows()
+        now = clock.now() + RETENTION - timedelta(days=1)
+    assert Attempt.objects.count() == 3
+    assert prune(now, RETENTION) == Pruned(messages=1)
+    assert set(MessageLog.objects.all()) == {waiting, young}
+    assert Attempt.objects.get().message_key == young.pk
+    assert DeadLetter.objects.get().message == young
+    assert not MessageLog.objects.filter(pk=old.pk).exists()
+    assert prune(now + RETENTION, RETENTION) == Pruned(messages=1)
+    assert not DeadLetter.objects.exists()
+
+
+def test_attempts_stay_as_long_as_their_message_is_tried(now: datetime) -> None:
+    with workflow_clock(now - RETENTION - timedelta(days=1)):
+        log = post()
+        with mock_calls(CallAnswer(503)):
+            run_workflows()
+    assert prune(now, RETENTION) == Pruned()
+    assert Attempt.objects.get().message_key == log.pk
+    log.delete()
+    assert prune(now, RETENTION) == Pruned(attempts=1)
+
+
+def test_deduplication_keys_are_freed_when_their_window_is_over(now: datetime) -> None:
+    with workflow_clock(now - timedelta(minutes=10)):
+        over = post(deduplication_id="a")
+    with workflow_clock(now - timedelta(minutes=9)):
+        fresh = post(deduplication_id="b")
+    assert prune(now, RETENTION) == Pruned()
+    over.refresh_from_db()
+    fresh.refresh_from_db()
+    assert over.deduplication_key is None
+    assert fresh.deduplication_key
+
+
+def test_deliveries_of_queues_that_are_gone_go_on(now: datetime) -> None:
+    post(queue="mail")
+    kept = post(queue="other")
+    Queue.objects.filter(name="mail").delete()
+    prune_batch(now, RETENTION)
+    assert list(Delivery.objects.exclude(queue="").values_list("pk", flat=True)) == [kept.pk]

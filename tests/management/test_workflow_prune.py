@@ -35,7 +35,7 @@ def left() -> set[str]:
 
 
 def test_the_setting_says_what_is_old(settings: Any) -> None:
-    assert said() == "Deleted runs: 1, events: 0, attempts: 0, workers: 0\n"
+    assert said() == "Deleted runs: 1, messages: 0, events: 0, attempts: 0, workers: 0\n"
     assert left() == {"wfr_2", "wfr_active"}
     settings.DJANGO_WORKFLOW = {"retention": "1d"}
     assert json.loads(said("--json"))["runs"] == 1
@@ -43,7 +43,7 @@ def test_the_setting_says_what_is_old(settings: Any) -> None:
 
 
 def test_the_command_line_may_say_it_and_only_count() -> None:
-    assert said("--older-than", "1d", "--dry-run") == "Would delete runs: 2\n"
+    assert said("--older-than", "1d", "--dry-run") == "Would delete runs: 2, messages: 0\n"
     assert len(left()) == 3
     said("--older-than", "1d", "--batch", "1", "--max-batches", "1")
     assert left() == {"wfr_2", "wfr_active"}

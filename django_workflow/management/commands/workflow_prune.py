@@ -19,7 +19,7 @@ BAD_INPUT = 2
 
 
 class Command(BaseCommand):
-    help = "Delete finished runs, and old events of no run, that are older than the setting `retention`."
+    help = "Delete finished runs and messages, and old events of no run, that are older than the setting `retention`."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--older-than", metavar="DURATION", help='instead of the setting: seconds, "12h", "30d"')
@@ -27,7 +27,7 @@ class Command(BaseCommand):
             "--batch", type=int, default=pruner.BATCH, help="runs per transaction (default: %(default)s)"
         )
         parser.add_argument("--max-batches", type=int, help="stop after so many batches")
-        parser.add_argument("--dry-run", action="store_true", help="only count the runs")
+        parser.add_argument("--dry-run", action="store_true", help="only count the runs and messages")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -37,7 +37,11 @@ class Command(BaseCommand):
                 raise CommandError(f"--{name.replace('_', '-')} must be at least 1.", returncode=BAD_INPUT)
         now = timezone.now()
         if options["dry_run"]:
-            counts = {"runs": pruner.prunable_runs(now - retention).count()}
+            before = now - retention
+            counts = {
+                "runs": pruner.prunable_runs(before).count(),
+                "messages": pruner.prunable_messages(before).count(),
+            }
         else:
             counts = asdict(pruner.prune(now, retention, batch=options["batch"], batches=options["max_batches"]))
         if options["json"]:
