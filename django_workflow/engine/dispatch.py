@@ -24,7 +24,7 @@ from django.urls import NoReverseMatch, reverse
 from django_workflow.client.session import SESSION_KEY, current_session
 from django_workflow.client.urls import INTERNAL_ORIGIN
 from django_workflow.conf import get_settings
-from django_workflow.engine import signing_keys
+from django_workflow.engine import limits, signing_keys
 from django_workflow.engine.addresses import is_internal, is_own, is_served
 from django_workflow.engine.facts import Answer, Fact, Settlement
 from django_workflow.engine.journal_cache import JournalCache
@@ -140,6 +140,8 @@ class Dispatcher:
         if lease.kind == Delivery.Kind.STEP and lease.run_key is not None:
             journal = self.cache.journal(lease.run_key, lease.position + 1)
         body = self._body(lease, journal, lazy=False)
+        if len(body) > limits.LARGEST_INLINE_BYTES and _can_fetch(lease, info):
+            body = b""
         headers = self._headers(lease, info)
         headers[names.USER_AGENT] = names.ENGINE_USER_AGENT
         headers[names.SIGNATURE] = self._signature(lease.destination, body)
@@ -202,6 +204,17 @@ class Dispatcher:
         if lease.kind == Delivery.Kind.STEP:
             headers[names.WORKFLOW_UNKNOWN_SDK] = "true"
         return headers
+
+
+def _can_fetch(lease: Lease, info: RunInfo | None) -> bool:
+    """Whether the endpoint asks for the run's messages itself when a call of a step carries none.
+
+    The Python SDK says that it does, and fails; it repeats its configuration on each step, which others do not. The
+    first call tells nothing of that yet, as the client of another SDK may have sent it.
+    """
+    if info is None or lease.kind != Delivery.Kind.STEP or lease.position == 0 or lease.config is not None:
+        return False
+    return "LazyFetch" in info.config.features
 
 
 def _users(headers: dict[str, str]) -> dict[str, str]:

@@ -30,6 +30,10 @@ LARGEST_MESSAGE_BYTES = 10 * 1024 * 1024
 LARGEST_BATCH_BYTES = 100 * 1024 * 1024
 """The body of a batch; what it holds is one transaction."""
 
+LARGEST_INLINE_BYTES = 3 * 1024 * 1024
+"""What a call of a step carries at most; above, an endpoint that can fetch the run's messages itself gets none of them.
+Serverless platforms take bodies of 4.5 MB."""
+
 
 def check(messages: Iterable[Message]) -> None:
     """Raise QuotaExceeded for a message that asks for more than the engine gives."""

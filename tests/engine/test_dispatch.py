@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+import msgspec
 import pytest
 from django.http import HttpRequest, HttpResponse
 
 from django_workflow import WorkflowContext, workflow
-from django_workflow.engine import dispatch, leases, transport
+from django_workflow.engine import dispatch, leases, limits, transport
 from django_workflow.engine.network import HttpAnswer
 from django_workflow.engine.shared import shared_cache
+from django_workflow.protocol.publish import FEATURES, Message, WorkflowFields
+from django_workflow.protocol.requests import Batch
+from django_workflow.protocol.steps import encode_step
 from django_workflow.testing import WorkflowClock, run_workflows
 from django_workflow.testing.factories import make_worker
-from tests.engine.deliveries import ALIAS, Hand, start
+from tests.engine.deliveries import ALIAS, Hand, start, step
+
+URL = "https://elsewhere.example/flow"
 
 
 def wall(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -86,13 +93,13 @@ class Listening:
     def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes, timeout: float, *, guarded: bool
     ) -> HttpAnswer:
-        self.headers = headers
+        self.headers, self.body = headers, body
         return HttpAnswer(status=200)
 
 
 @pytest.mark.django_db
 def test_a_header_of_a_delivery_is_there_once_however_it_was_spelled(workflow_clock: WorkflowClock) -> None:
-    run = start(headers={"upstash-workflow-sdk-version": "1", "x-user": "ada"}, url="https://elsewhere.example/flow")
+    run = start(headers={"upstash-workflow-sdk-version": "1", "x-user": "ada"}, url=URL)
     (lease,) = Hand(workflow_clock).claim()
     network = Listening()
     dispatcher = dispatch.Dispatcher(ALIAS, shared_cache(ALIAS), workflow_clock.now, network)  # type: ignore[arg-type]
@@ -101,3 +108,37 @@ def test_a_header_of_a_delivery_is_there_once_however_it_was_spelled(workflow_cl
     told = [(name, value) for name, value in network.headers.items() if name.lower() in names]
     assert told == [("Upstash-Workflow-Sdk-Version", "1"), ("X-User", "ada")]
     assert network.headers["Upstash-Workflow-RunId"] == run.run_id
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("features", "size", "fetched"),
+    [
+        (FEATURES, 1000, True),
+        (FEATURES, 10, False),  # it fits
+        (("LazyFetch", "InitialBody", "WF_DetectTrigger"), 1000, False),  # the Python SDK, which only says that it can
+        (("WF_TriggerOnConfig",), 1000, False),
+    ],
+)
+def test_a_large_journal_is_left_to_endpoints_that_fetch_it(
+    workflow_clock: WorkflowClock,
+    monkeypatch: pytest.MonkeyPatch,
+    features: tuple[str, ...],
+    size: int,
+    fetched: bool,
+) -> None:
+    monkeypatch.setattr(limits, "LARGEST_INLINE_BYTES", 1000)
+    hand, network = Hand(workflow_clock), Listening()
+    dispatcher = dispatch.Dispatcher(ALIAS, shared_cache(ALIAS), workflow_clock.now, network)  # type: ignore[arg-type]
+    fields = WorkflowFields(run_id="wfr_large", url=URL, features=features, sdk_version="1")
+    begun = msgspec.structs.replace(fields, init=True)
+    body = encode_step(step(1, json.dumps("x" * size)))
+    transport.EngineTransport().send(Batch(messages=(Message(destination=URL, body=b"1", workflow=begun),)))
+    (first,) = hand.claim()
+    dispatcher.dispatch(first, lambda fact: None)
+    transport.EngineTransport().send(Batch(messages=(Message(destination=URL, body=body, workflow=fields),)))
+    hand.settle(first)
+    (second,) = hand.claim()
+    dispatcher.dispatch(second, lambda fact: None)
+    assert (network.body == b"") is fetched
+    assert network.headers["Content-Type"] == "application/json"

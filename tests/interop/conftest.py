@@ -133,6 +133,7 @@ def unique() -> str:
 
 
 Trigger = Callable[..., str]
+Records = Callable[[str], list[Any]]
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def trigger(js: Client, express: str) -> Trigger:
 
 
 @pytest.fixture
-def records(express: str) -> Callable[[str], list[Any]]:
+def records(express: str) -> Records:
     """What a run of the Express application noted outside of its results."""
 
     def records(run_id: str) -> list[Any]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.interop.conftest import Trigger
+from tests.interop.conftest import Records, Trigger
 from tests.interop.destination import Answer, Box, decoded
 from tests.interop.engine import Engine
 from tests.interop.processes import Client, ClientError
-
-Records = Callable[[str], list[Any]]
 
 
 def log_of(js: Client, run_id: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.interop.conftest import Trigger, wait_for_waiter
+from tests.interop.conftest import Records, Trigger, wait_for_waiter
 from tests.interop.destination import Answer, Box
 from tests.interop.engine import Engine
 from tests.interop.processes import Client
@@ -126,9 +126,12 @@ def test_a_workflow_sees_what_it_was_triggered_with(engine: Engine, trigger: Tri
     assert run.run["url"] == f"{express}/surroundings"
 
 
-def test_a_history_that_is_too_large_to_send_is_fetched(engine: Engine, trigger: Trigger) -> None:
-    run = engine.wait(trigger("large"), "success")
+def test_a_history_that_is_too_large_to_send_is_fetched(engine: Engine, trigger: Trigger, records: Records) -> None:
+    run_id = trigger("large")
+    run = engine.wait(run_id, "success")
     assert run.result == {"length": 2_621_440, "same": True}
+    # By all calls but the first one, which had nothing but the payload.
+    assert records(run_id) == ["fetched", "fetched"]
 
 
 def test_a_run_cancels_itself(engine: Engine, trigger: Trigger, js: Client) -> None:

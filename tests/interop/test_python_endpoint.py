@@ -81,6 +81,12 @@ def test_a_client_of_another_language_starts_a_run(engine: Engine, js: Client, f
     assert run.run["labels"] == ["polyglot"]
 
 
+def test_a_large_history_is_sent(engine: Engine, js: Client, fastapi: str) -> None:
+    """This SDK says that it fetches what is not sent, and does not; nor is it the one that started the run."""
+    run_id = js("return (await workflow.trigger({ url, body: {} })).workflowRunId", url=f"{fastapi}/large")
+    assert last_step(engine.wait(run_id, "success")) == 4_194_304
+
+
 def test_sleeps_take_their_time(engine: Engine, start: Start) -> None:
     run = engine.wait(start("sleeps", {}), "success")
     told = last_step(run)

@@ -5,7 +5,7 @@ import express from "express";
 import { WorkflowNonRetryableError, WorkflowRetryAfterError } from "@upstash/workflow";
 import { createWorkflow, serveMany } from "@upstash/workflow/express";
 
-// What happened outside of results, by run: read with GET /workflows/../records/<run id>.
+// What happened outside of results, by run: read with GET /records/<run id>.
 const records = new Map();
 function record(runId, entry) {
   records.set(runId, [...(records.get(runId) ?? []), entry]);
@@ -187,6 +187,10 @@ const middle = createWorkflow(async (context) => {
 const app = express();
 app.use(express.json({ limit: "32mb" }));
 app.use(express.text({ limit: "32mb" }));
+app.use((request, response, next) => {
+  if (request.get("content-length") === "0") record(request.get("upstash-workflow-runid"), "fetched");
+  next();
+});
 app.use(
   "/workflows",
   serveMany({

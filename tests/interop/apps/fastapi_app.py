@@ -45,6 +45,12 @@ async def results(context: Context) -> None:
     await context.run("last", last)
 
 
+@serve.post("/large")
+async def large(context: Context) -> None:
+    text = await context.run("large", lambda: "x" * 4_194_304)
+    await context.run("measure", lambda: len(text))
+
+
 @serve.post("/sleeps")
 async def sleeps(context: Context) -> None:
     began = await context.run("begin", time.time)
