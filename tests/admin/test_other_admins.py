@@ -7,7 +7,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from django_workflow.engine.records import encode_config
 from django_workflow.models import DeadLetter, FlowKey, Run
+from django_workflow.protocol.publish import Message
 from django_workflow.testing.factories import make_delivery, make_run, make_worker
 from tests.admin.builders import make_dead_letter, make_finished_run, make_schedule, make_user
 
@@ -73,6 +75,63 @@ def test_a_schedule_that_cannot_be_read_says_why(viewing: Client) -> None:
     schedule = make_schedule(cron="61 * * * *")
     page = viewing.get(f"/admin/django_workflow/schedule/{schedule.pk}/change/").content.decode()
     assert "61 * * * *" in page
+
+
+def test_a_schedule_of_the_api_shows_where_it_goes(viewing: Client) -> None:
+    message = Message(destination="https://shop.example/nightly", queue="orders")
+    schedule = make_schedule(
+        workflow="",
+        in_code=False,
+        destination=message.destination,
+        config=encode_config(message),
+        cron="CRON_TZ=Asia/Tokyo 0 10 * * *",
+        timezone="Asia/Tokyo",
+        payload="plain text",
+        error="EngineError: There is no URL group 'x'.",
+    )
+    page = viewing.get("/admin/django_workflow/schedule/").content.decode()
+    for text in ("https://shop.example/nightly", "There is no URL group", ">0 10 * * *<", "Asia/Tokyo"):
+        assert text in page
+    detail = viewing.get(f"/admin/django_workflow/schedule/{schedule.pk}/change/").content.decode()
+    for text in ("orders", "plain text", "There is no URL group"):
+        assert text in detail
+
+
+def test_a_payload_that_its_publisher_hides_is_hidden(viewing: Client) -> None:
+    message = Message(destination="https://shop.example/", redact=("body",))
+    schedule = make_schedule(in_code=False, config=encode_config(message), payload="secret")
+    assert "secret" not in viewing.get(f"/admin/django_workflow/schedule/{schedule.pk}/change/").content.decode()
+
+
+def test_schedules_of_both_kinds_are_paused_and_resumed(client: Client, db: None) -> None:
+    client.force_login(make_user("ann", "view_schedule", "pause_schedule"))
+    past = timezone.now() - timedelta(minutes=5)
+    rows = [
+        make_schedule(schedule_id="declared", next_at=past),
+        make_schedule(schedule_id="made", workflow="", in_code=False, destination="https://a.example/", next_at=past),
+    ]
+
+    def act(action: str) -> str:
+        chosen = {"action": action, "_selected_action": [str(row.pk) for row in rows]}
+        page = client.post("/admin/django_workflow/schedule/", chosen, follow=True).content.decode()
+        for row in rows:
+            row.refresh_from_db()
+        return page
+
+    assert "2 schedules were paused." in act("pause")
+    assert [row.paused for row in rows] == [True, True]
+    assert "2 schedules were resumed." in act("resume")
+    assert [row.paused for row in rows] == [False, False]
+    assert all(row.next_at is not None and row.next_at > timezone.now() for row in rows)
+
+
+def test_who_may_only_look_at_schedules_pauses_none(viewing: Client) -> None:
+    schedule = make_schedule()
+    page = viewing.get("/admin/django_workflow/schedule/").content.decode()
+    assert 'value="pause"' not in page
+    viewing.post("/admin/django_workflow/schedule/", {"action": "pause", "_selected_action": [str(schedule.pk)]})
+    schedule.refresh_from_db()
+    assert not schedule.paused
 
 
 def test_workers_are_alive_silent_or_draining(viewing: Client) -> None:

@@ -12,17 +12,20 @@ import pytest
 from django.db import connections
 
 from django_workflow.engine import flow_control
+from django_workflow.engine.facts import Answer
 from django_workflow.engine.flow_control import KEYS_PER_CLAIM, note_limits, start_late
 from django_workflow.engine.leases import claim, release
+from django_workflow.engine.publishing import accept_all
 from django_workflow.engine.records import Lease
 from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.engine.writing import write
 from django_workflow.errors import MessageInvalid
 from django_workflow.models import Delivery, FlowKey
 from django_workflow.protocol.identifiers import uuid7
-from django_workflow.protocol.publish import FlowControl
+from django_workflow.protocol.publish import FlowControl, Message
 from django_workflow.testing import WorkflowClock
 from django_workflow.testing.factories import make_delivery, make_run
+from tests.engine.deliveries import Hand
 
 ALIAS = "default"
 pytestmark = pytest.mark.django_db
@@ -140,6 +143,18 @@ def test_workers_that_claim_at_the_same_time_keep_to_the_limits(clock: WorkflowC
         thread.join()
     assert flow_control.in_flight(ALIAS) == {"slots": 5, "rate": 7}
     assert FlowKey.objects.get(key="rate").window_count == 7
+
+
+def test_the_end_of_a_limited_delivery_wakes_the_worker(clock: WorkflowClock) -> None:
+    """Its slot is free, and what waits for it is due since long ago: no timer tells of it."""
+    limits = FlowControl(key="one", parallelism=1)
+    message = Message(destination="https://shop.example/", flow_control=limits)
+    write(ALIAS, lambda unit: accept_all(unit, [message, message]))
+    hand = Hand(clock)
+    (lease,) = hand.claim()
+    assert hand.settle(lease).wake
+    (lease,) = hand.claim()
+    assert hand.settle(lease, answer=Answer(status=500)).wake
 
 
 class TestRates:
