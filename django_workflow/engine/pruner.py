@@ -40,6 +40,11 @@ class Pruned:
     def __bool__(self) -> bool:
         return any(getattr(self, field.name) for field in fields(self))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a batch of the usual size took all that it may, so that there is likely more."""
+        return self.runs >= BATCH or self.messages >= BATCH * 10
+
 
 def prune(now: datetime, retention: timedelta, *, batch: int = BATCH, batches: int | None = None) -> Pruned:
     """Delete what ended more than `retention` ago, in at most `batches` batches (None: until nothing is left)."""

@@ -325,7 +325,8 @@ class Worker:
                 self._beat(observer)
                 if time.monotonic() >= next_prune:
                     next_prune = time.monotonic() + PRUNE_INTERVAL
-                    prune_batch(self._clock.now(), get_settings().retention)
+                    if prune_batch(self._clock.now(), get_settings().retention).is_full:
+                        next_prune = 0.0
             except Exception as error:
                 self._note("heartbeat", error)
 

@@ -161,3 +161,11 @@ def test_deliveries_of_queues_that_are_gone_go_on(now: datetime) -> None:
     Queue.objects.filter(name="mail").delete()
     prune_batch(now, RETENTION)
     assert list(Delivery.objects.exclude(queue="").values_list("pk", flat=True)) == [kept.pk]
+
+
+def test_a_full_batch_says_that_there_is_more(now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruner, "BATCH", 2)
+    for _ in range(3):
+        ended(now, 31)
+    assert prune_batch(now, RETENTION, batch=2).is_full
+    assert not prune_batch(now, RETENTION, batch=2).is_full
