@@ -54,7 +54,8 @@ class RunRows:
 def load(
     alias: str, runs: Sequence[Run], trim: int | None, positions: Collection[int] | None = None
 ) -> dict[UUID, RunRows]:
-    """The rows of these runs by their key. With `positions`, results at other places are left out."""
+    """The rows of these runs by their key. With `positions`, only what single steps are shown with: no results at
+    other places, and no lists of steps, attempts and deliveries."""
     found = {run.pk: _empty(run, trim) for run in runs}
     keys = list(found)
 
@@ -64,9 +65,10 @@ def load(
 
     wanted = None if positions is None else Q(position__in=positions) | Q(step_id=None)
     each(JournalEntry, "position", _take_entry, wanted)
-    each(Step, "step_id", lambda rows, step: rows.steps.append(step))
-    each(Attempt, "finished_at", lambda rows, attempt: rows.attempts.append(attempt))
-    each(Delivery, "created_at", lambda rows, delivery: rows.deliveries.append(delivery))
+    if positions is None:
+        each(Step, "step_id", lambda rows, step: rows.steps.append(step))
+        each(Attempt, "finished_at", lambda rows, attempt: rows.attempts.append(attempt))
+        each(Delivery, "created_at", lambda rows, delivery: rows.deliveries.append(delivery))
     each(Waiter, "created_at", _take_waiter, ~Q(step_id=None))
     each(DeadLetter, "created_at", _take_letter)
     for child in Run.objects.using(alias).filter(parent_id__in=keys).order_by("created_at", "pk"):

@@ -232,6 +232,7 @@ def _pending(rows: RunRows) -> StepLog | None:
     call = max(calls, key=lambda row: row.position)
     config = decode_message_config(call.config)
     return StepLog(
+        step_name=_failed_step(rows, call.message_key),
         message_id=message_id_of(call.message_key),
         state=StepState.RETRY if call.attempt else StepState.PROGRESS,
         retries=call.max_retries,
@@ -271,7 +272,20 @@ def _ended(rows: RunRows, key: UUID, state: StepState) -> StepLog:
     errors = _errors_of(rows, key)
     if not errors and state is StepState.FAILED and rows.letter is not None:  # given up without a last attempt
         errors = (StepError(error=rows.letter.error, time=milliseconds(rows.letter.created_at)),)
-    return StepLog(message_id=message_id_of(key), state=state, retries=retries, retry_delay=retry_delay, errors=errors)
+    return StepLog(
+        step_name=_failed_step(rows, key),
+        message_id=message_id_of(key),
+        state=state,
+        retries=retries,
+        retry_delay=retry_delay,
+        errors=errors,
+    )
+
+
+def _failed_step(rows: RunRows, key: UUID) -> str | None:
+    """The step that the call's last attempt failed in, where its endpoint said which one it was."""
+    names = [attempt.step_name for attempt in rows.attempts if attempt.message_key == key and attempt.kind == "step"]
+    return names[-1] or None if names else None
 
 
 def _errors_of(rows: RunRows, key: UUID) -> tuple[StepError, ...]:

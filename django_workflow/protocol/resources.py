@@ -34,7 +34,8 @@ class StepError(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
 
 class StepLog(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A step of a run. One of a `next` group is a call that is pending or was given up: it has no name yet.
+    """A step of a run. One of a `next` group is a call that is pending or was given up: it has a name at most, that of
+    the step which failed last.
 
     `retries` says how many may be made. `out` is missing while the step has no result; `sleep_for` is in seconds,
     `sleep_until` in Unix seconds, `wait_timeout_duration` as in "20s", `wait_timeout_deadline` in Unix seconds.
