@@ -311,7 +311,13 @@ def _show_failure(
         )
         if not lease.start_written and lease.kind != Delivery.Kind.CALL:
             unit.tell(
-                state, "stepStart", at=fact.started_at, stepName=step_name, stepId=step_id, attempt=lease.attempt + 1
+                state,
+                "stepStart",
+                at=fact.started_at,
+                stepName=step_name,
+                stepId=step_id,
+                stepType=step_type,
+                attempt=lease.attempt + 1,
             )
     unit.tell(
         state,
