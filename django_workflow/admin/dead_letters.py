@@ -1,4 +1,4 @@
-"""Failed runs as dead letters: what was given up, why, and what the failure function did."""
+"""Dead letters: runs and messages outside workflows that were given up, why, and what the failure function did."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
         "failed_column",
     )
     list_filter = ("failure_state", "status")
-    list_select_related = ("run",)
+    list_select_related = ("run", "message")
     date_hierarchy = "created_at"
-    search_fields = ("run__run_id", "run__workflow", "step_name", "error")
-    search_help_text = _("Run id (with or without wfr_), workflow, step or error text.")
+    search_fields = ("run__run_id", "run__workflow", "step_name", "error", "destination")
+    search_help_text = _("Run id (with or without wfr_), workflow, step, error text or destination.")
     fields = (
         "run_column",
         "workflow_column",
@@ -49,6 +49,10 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
     )
     readonly_fields = fields
 
+    def get_queryset(self, request: HttpRequest) -> Any:
+        # Of a message only its settings are read.
+        return super().get_queryset(request).defer("message__body", "message__response_body")
+
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         named = queryset.filter(run__run_id__in=lookup.run_ids(search_term.strip())) if search_term.strip() else None
         if named is not None and named.exists():
@@ -57,11 +61,11 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
 
     @admin.display(description=_("error"))
     def error_column(self, letter: DeadLetter) -> str:
-        return first_line(letter.error, 120) or str(_("HTTP status %d") % letter.status)
+        return first_line(_error(letter), 120) or str(_("HTTP status %d") % letter.status)
 
     @admin.display(description=_("workflow"), ordering="run__workflow")
-    def workflow_column(self, letter: DeadLetter) -> str | None:
-        return None if letter.run is None else letter.run.workflow
+    def workflow_column(self, letter: DeadLetter) -> str:
+        return letter.destination if letter.run is None else letter.run.workflow
 
     @admin.display(description=_("run"), ordering="run__run_id")
     def run_column(self, letter: DeadLetter) -> SafeString | None:
@@ -77,7 +81,7 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
 
     @admin.display(description=_("error"))
     def full_error(self, letter: DeadLetter) -> SafeString | None:
-        return preformatted(letter.error)
+        return preformatted(_error(letter))
 
     @admin.display(description=_("response headers"))
     def headers(self, letter: DeadLetter) -> SafeString | None:
@@ -94,6 +98,18 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
     def _shown(self, letter: DeadLetter, text: str) -> str:
         if not text:
             return ""
-        if letter.run is not None and values.is_redacted(letter.run):
+        if _hides_bodies(letter):
             return values.REDACTED
         return values.laid_out(values.parsed(text))[:LARGEST_BODY]
+
+
+def _hides_bodies(letter: DeadLetter) -> bool:
+    if letter.message is not None:
+        return values.is_redacted_message(letter.message.config)
+    return letter.run is not None and values.is_redacted(letter.run)
+
+
+def _error(letter: DeadLetter) -> str:
+    """Why it was given up. For a message that is the text of the last answer, if there was one."""
+    hidden = letter.message is not None and letter.status and _hides_bodies(letter)
+    return values.REDACTED if hidden else letter.error

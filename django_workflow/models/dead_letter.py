@@ -61,4 +61,5 @@ class DeadLetter(models.Model):
         indexes = (models.Index(fields=("-created_at",), name="workflow_dead_letter_created"),)
 
     def __str__(self) -> str:
-        return f"{self.destination}: {self.error[:80]}"
+        # The error of a message is what its destination answered, which its publisher may hide.
+        return self.destination if self.message_id else f"{self.destination}: {self.error[:80]}"

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from django.db.models.functions import Length
 
-from django_workflow.engine.records import decode_config
+from django_workflow.engine.records import decode_config, decode_message_config
 from django_workflow.models import JournalEntry, Run, Step
 from django_workflow.protocol.steps import StepType, decode_step
 
@@ -54,6 +54,15 @@ def is_redacted(run: Run) -> bool:
         return "body" in decode_config(run.config).redact
     except msgspec.MsgspecError:
         return False
+
+
+def is_redacted_message(config: str) -> bool:
+    """Whether a message outside workflows, by its stored settings, was published with its bodies hidden from logs."""
+    try:
+        message = decode_message_config(config)
+    except msgspec.MsgspecError:
+        return False
+    return message is not None and "body" in message.redact
 
 
 def parsed(text: str | None, *, is_base64: bool = False) -> Any:

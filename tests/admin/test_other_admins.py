@@ -10,8 +10,10 @@ from django.utils import timezone
 from django_workflow.engine.records import encode_config
 from django_workflow.models import DeadLetter, FlowKey, Run
 from django_workflow.protocol.publish import Message
+from django_workflow.testing import CallAnswer, mock_calls, run_workflows
 from django_workflow.testing.factories import make_delivery, make_run, make_worker
 from tests.admin.builders import make_dead_letter, make_finished_run, make_schedule, make_user
+from tests.engine.posting import URL, post
 
 
 @pytest.mark.parametrize("name", ["delivery", "deadletter", "schedule", "worker", "flowkey"])
@@ -59,6 +61,28 @@ def test_dead_letters_tell_what_failed_and_what_the_failure_function_did(viewing
     detail = viewing.get(f"/admin/django_workflow/deadletter/{letter.pk}/change/").content.decode()
     assert "mail sent" in detail
     assert "&quot;CardError&quot;" in detail
+
+
+def test_dead_letters_and_deliveries_of_messages_have_no_run_and_are_shown(viewing: Client) -> None:
+    with mock_calls(CallAnswer(500, "the hidden answer")):
+        open_, hidden = post(retries="0", body="open"), post(retries="0", redact_fields="body", queue="mail")
+        run_workflows()
+    waiting = post("https://later.example/", delay="1h")
+    page = viewing.get("/admin/django_workflow/deadletter/").content.decode()
+    assert page.count(URL) == 2
+    assert page.count("the hidden answer") == 1
+    found = viewing.get("/admin/django_workflow/deadletter/", {"q": "hooks.example"}).content.decode()
+    assert found.count(URL) == 2
+    for log, shown in ((open_, True), (hidden, False)):
+        letter = DeadLetter.objects.get(message=log)
+        detail = viewing.get(f"/admin/django_workflow/deadletter/{letter.pk}/change/").content.decode()
+        assert ("the hidden answer" in detail) == shown
+        assert ("REDACTED" in detail) != shown
+    page = viewing.get("/admin/django_workflow/delivery/").content.decode()
+    assert "Message" in page
+    detail = viewing.get(f"/admin/django_workflow/delivery/{waiting.pk}/change/").content.decode()
+    assert "https://later.example/" in detail
+    assert waiting.message_id in detail
 
 
 def test_a_schedule_shows_its_next_times_in_the_readers_zone(viewing: Client) -> None:
