@@ -42,6 +42,7 @@ class Answer:
     status: int = 200
     body: bytes = b"{}"
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "application/json"})
+    held_until: threading.Event | None = None
 
 
 def decoded(text: str) -> Any:
@@ -110,6 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         answer = self.destination.take(Received(self.command, self.path, headers, body))
+        if answer.held_until is not None:
+            answer.held_until.wait(WAIT_SECONDS)
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)

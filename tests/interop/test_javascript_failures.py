@@ -84,6 +84,19 @@ def test_a_run_fails_after_the_last_attempt(
     assert letter["failureCallbackInfo"]["state"] == "CALLBACK_SUCCESS"
 
 
+def test_a_branch_is_tried_again_by_itself(engine: Engine, trigger: Trigger, records: Records) -> None:
+    run_id = trigger("branches", {"times": 1}, retries=2, retryDelay="10")
+    run = engine.wait(run_id, "success")
+    assert run.result == [1, 2]
+    assert records(run_id) == ["steady ran"]
+    assert run.told("name", "status", "attempts", "concurrent") == [
+        ("read payload", "success", 1, 1),
+        ("steady", "success", 1, 2),
+        ("flaky", "success", 2, 2),
+        ("after", "success", 1, 1),
+    ]
+
+
 def test_an_error_that_no_retry_cures_fails_at_once(
     engine: Engine, trigger: Trigger, js: Client, records: Records
 ) -> None:
@@ -205,6 +218,19 @@ def test_a_resumed_run_goes_on_where_it_failed(engine: Engine, trigger: Trigger,
     log = log_of(js, made["workflowRunId"])
     assert log["workflowRunCreatedAt"] == made["workflowCreatedAt"]
     assert js("return (await workflow.dlq.list({ filter: { workflowRunId } })).messages", workflowRunId=run_id) == []
+
+
+def test_a_run_that_failed_in_a_branch_keeps_the_other_branches(
+    engine: Engine, trigger: Trigger, js: Client, records: Records, unique: str
+) -> None:
+    # The branch does not fail before the engine has the other one's result.
+    run_id = trigger("branches", {"times": 1, "patient": f"wfr_{unique}"}, workflowRunId=unique, retries=0)
+    engine.wait(run_id, "failed")
+    letter = dead_letter_of(js, run_id)
+    answer = js("return await workflow.dlq.resume(dlqId, { retries: 1 })", dlqId=letter["dlqId"])
+    resumed = answer["workflowRuns"][0]["workflowRunId"]
+    assert engine.wait(resumed, "success").result == [1, 2]
+    assert (records(run_id), records(resumed)) == (["steady ran"], [])
 
 
 def test_a_restarted_run_begins_anew(engine: Engine, trigger: Trigger, js: Client) -> None:

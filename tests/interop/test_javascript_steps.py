@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
+import httpx
+
 from tests.interop.conftest import Records, Trigger, wait_for_waiter
 from tests.interop.destination import Answer, Box
 from tests.interop.engine import Engine
@@ -102,6 +106,48 @@ def test_a_call_is_retried_as_it_asks(engine: Engine, trigger: Trigger, box: Box
     assert len(hopeless.received) == 2
 
 
+def test_a_call_is_given_up_when_its_time_is_over(engine: Engine, trigger: Trigger, box: Box) -> None:
+    later = threading.Event()
+    box.answers(Answer(held_until=later))
+    try:
+        run = engine.wait(trigger("calls", {"slow": {"url": box.url, "timeout": 1}}), "success")
+    finally:
+        later.set()
+    assert not 200 <= run.result["slow"]["status"] < 300
+    assert len(box.received) == 1
+
+
+def test_a_call_takes_its_turn_by_a_key_of_its_own(
+    engine: Engine, trigger: Trigger, box: Box, js: Client, unique: str
+) -> None:
+    flow_control = {"key": unique, "rate": 10, "period": "1m"}
+    run = engine.wait(trigger("calls", {"call": {"url": box.url, "flowControl": flow_control}}), "success")
+    assert run.result["call"]["status"] == 200
+    shown = js("return await qstash.flowControl.get(key)", key=unique)
+    assert (shown["rateMax"], shown["ratePeriod"], shown["rateCount"]) == (10, 60, 1)
+
+
+def test_logs_tell_what_was_called(engine: Engine, trigger: Trigger, box: Box, js: Client) -> None:
+    box.answers(Answer(202, b'{"ok":true}'))
+    settings = {"call": {"url": box.url, "method": "POST", "body": '{"n":1}', "headers": {"X-Mine": "yes"}}}
+    run_id = trigger("calls", settings)
+    engine.wait(run_id, "success")
+    (log,) = js("return (await workflow.logs({ filter: { workflowRunId } })).runs", workflowRunId=run_id)
+    step = log["steps"][-1]["steps"][0]
+    expected = {
+        "stepName": "call",
+        "stepType": "Call",
+        "callUrl": box.url,
+        "callMethod": "POST",
+        "callBody": '{"n":1}',
+        "callResponseStatus": 202,
+        "callResponseBody": '{"ok":true}',
+    }
+    assert {name: step.get(name) for name in expected} == expected
+    assert step["callHeaders"]["X-Mine"] == ["yes"]
+    assert step["callResponseHeaders"]["Content-Type"] == ["application/json"]
+
+
 def test_a_call_that_nobody_answers_ends_with_a_result(engine: Engine, trigger: Trigger, unused_tcp_port: int) -> None:
     run = engine.wait(trigger("calls", {"lost": {"url": f"http://127.0.0.1:{unused_tcp_port}/"}}), "success")
     assert not 200 <= run.result["lost"]["status"] < 300
@@ -180,3 +226,9 @@ def test_chains_of_steps_run_side_by_side(engine: Engine, trigger: Trigger) -> N
     assert run.told("name", "status") == [
         (name, "success") for name in ("a first", "b first", "a sleep", "b sleep", "a last", "b last")
     ]
+
+
+def test_an_endpoint_refuses_whoever_is_not_the_engine(express: str) -> None:
+    answer = httpx.post(f"{express}/nothing", json={}, trust_env=False)
+    assert answer.status_code == 500
+    assert "Failed to verify that the Workflow request comes from QStash" in answer.text

@@ -163,3 +163,9 @@ def test_a_sleeping_run_is_cancelled(engine: Engine, start: Start, js: Client) -
     engine.wait(run_id, "sleeping")
     assert js("return await workflow.cancel(id)", id=run_id) == {"cancelled": 1}
     assert engine.wait(run_id, "canceled").told("name", "status") == [("before", "success"), ("for ever", "canceled")]
+
+
+def test_an_endpoint_refuses_whoever_is_not_the_engine(fastapi: str) -> None:
+    answer = httpx.post(f"{fastapi}/results", json={}, trust_env=False)
+    assert answer.status_code == 500
+    assert "Failed to verify that the Workflow request comes from QStash" in answer.text

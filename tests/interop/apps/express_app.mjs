@@ -1,12 +1,15 @@
 // An Express application with workflows of every kind of step. Deliveries are verified with the keys of the
 // environment, and bodies are parsed before they reach the SDK, as most Express applications do it.
 
+import { setTimeout } from "node:timers/promises";
 import express from "express";
 import { WorkflowNonRetryableError, WorkflowRetryAfterError } from "@upstash/workflow";
 import { createWorkflow, serveMany } from "@upstash/workflow/express";
 
 // What happened outside of results, by run: read with GET /records/<run id>.
 const records = new Map();
+// How often the engine called, by run.
+const requests = new Map();
 function record(runId, entry) {
   records.set(runId, [...(records.get(runId) ?? []), entry]);
 }
@@ -139,6 +142,23 @@ const chains = createWorkflow(async (context) => {
   return await Promise.all([chain("a"), chain("b")]);
 });
 
+const branches = createWorkflow(async (context) => {
+  const { times, patient } = await payload(context);
+  const told = await Promise.all([
+    context.run("steady", () => {
+      record(context.workflowRunId, "steady ran");
+      return 1;
+    }),
+    context.run("flaky", async () => {
+      // The fifth call of the run is the one that brings the result of the other branch.
+      while (context.workflowRunId === patient && requests.get(patient) < 5) await setTimeout(5);
+      if (context.retried < times) throw new Error(`failed at ${context.retried}`);
+      return 2;
+    }),
+  ]);
+  return await context.run("after", () => told);
+});
+
 const cancels = createWorkflow(async (context) => {
   await context.run("before", () => 1);
   await context.cancel();
@@ -188,7 +208,9 @@ const app = express();
 app.use(express.json({ limit: "32mb" }));
 app.use(express.text({ limit: "32mb" }));
 app.use((request, response, next) => {
-  if (request.get("content-length") === "0") record(request.get("upstash-workflow-runid"), "fetched");
+  const runId = request.get("upstash-workflow-runid");
+  requests.set(runId, (requests.get(runId) ?? 0) + 1);
+  if (request.get("content-length") === "0") record(runId, "fetched");
   next();
 });
 app.use(
@@ -207,6 +229,7 @@ app.use(
     parent,
     parallel,
     chains,
+    branches,
     cancels,
     failures,
     unguarded,
