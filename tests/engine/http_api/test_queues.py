@@ -69,6 +69,18 @@ def test_enqueue_makes_the_queue_and_answers_like_publish(api: Api) -> None:
     assert api.get("/v2/queues/mail").json["parallelism"] == 1
 
 
+def test_a_schedule_into_a_queue_leaves_its_parallelism(api: Api, clock: WorkflowClock) -> None:
+    api.post("/v2/queues", {"queueName": "mail", "parallelism": 7})
+    headers = {"Upstash-Cron": "* * * * *", "Upstash-Queue-Name": "mail"}
+    assert api.post("/v2/schedules/https://hooks.example/in", b"tick", headers=headers).status == 200
+    clock.advance(61)
+    with mock_calls(CallAnswer()) as network:
+        run_workflows()
+    assert len(network.calls) == 1
+    assert MessageLog.objects.get().queue == "mail"
+    assert api.get("/v2/queues/mail").json["parallelism"] == 7
+
+
 def test_a_deleted_queue_is_gone_with_what_waited(api: Api) -> None:
     log = post(queue="mail")
     assert api.delete("/v2/queues/mail").status == 200
