@@ -358,3 +358,24 @@ def test_each_page_is_in_the_table_of_contents() -> None:
     entries = {line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")}
     listed = {page for entry in entries for page in DOCS.glob(f"{entry}.md")}
     assert {page for page in PAGES if page.is_relative_to(DOCS)} - listed == {DOCS / "index.md"}
+
+
+# Both sides of the protocol, row by row
+
+
+def checklist(title: str) -> list[tuple[str, ...]]:
+    """The cells of the table below a title of the compatibility page."""
+    text = (DOCS / "reference/compatibility.md").read_text(encoding="utf-8")
+    section = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| \d+ \|", line)]
+    return [tuple(cell.strip() for cell in row) for row in rows]
+
+
+@pytest.mark.parametrize(("title", "length"), [("The engine's API, row by row", 68), ("The endpoint, row by row", 70)])
+def test_every_row_of_the_protocol_has_a_state_and_a_test_that_exists(title: str, length: int) -> None:
+    rows = checklist(title)
+    assert [row[0] for row in rows] == [str(number) for number in range(1, length + 1)]
+    for number, _what, state, held_by in rows:
+        assert state == "works" or state.startswith("left out: "), number
+        file, _separator, name = held_by.strip("`").partition("::")
+        assert re.search(rf"def {re.escape(name)}\(", (ROOT / file).read_text(encoding="utf-8")), held_by
