@@ -27,6 +27,8 @@ from django_workflow.mirror.surroundings import surroundings
 from django_workflow.models import DeadLetter, Delivery, Outbox, Run, Step
 from django_workflow.protocol.bodies import printable
 from django_workflow.protocol.callbacks import CallResult, decode_error, encode_call_result
+from django_workflow.protocol.durations import to_seconds
+from django_workflow.protocol.headers import ERROR_STEP_NAME, utf8_value
 from django_workflow.protocol.requests import FetchRun, FetchRunLogs
 from django_workflow.protocol.resources import RunLog, StepError, StepLog
 from django_workflow.protocol.states import FailureCallbackState, RunState, StepState
@@ -188,7 +190,7 @@ def _apply_step(change: RunChange, log: StepLog, wakes_at: datetime | None) -> N
         return
     _note_errors(change, log)
     if step.step_type in SLEEPS and log.state != StepState.SUCCESS and step.concurrent == 1:
-        change.record_result(step, due=from_ms(log.next_delivery_time) or wakes_at)
+        change.record_result(step, due=wakes_at or _wakes_at(log))
     elif log.state == StepState.SUCCESS or step.out is not None or step.wait_timeout:
         change.record_result(step, at=from_ms(log.created_at))
         row = change.step(step.step_id)
@@ -210,7 +212,20 @@ def _apply_open(change: RunChange, step: WireStep, log: StepLog) -> None:
         change.invoke(step, name, log.invoked_workflow_run_id or "")
     elif step.concurrent > 1:
         plan = msgspec.structs.replace(step, step_id=0, target_step=step.step_id)
-        change.plan(plan, from_ms(log.next_delivery_time) or change.now)
+        change.plan(plan, _wakes_at(log) or change.now)
+
+
+def _wakes_at(log: StepLog) -> datetime | None:
+    """Until when a step sleeps."""
+    if log.next_delivery_time:
+        return from_ms(log.next_delivery_time)
+    if log.sleep_until:
+        return from_ms(round(log.sleep_until * 1000))
+    created = from_ms(log.created_at)
+    try:
+        return created + timedelta(seconds=to_seconds(log.sleep_for)) if created and log.sleep_for else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _wire_step(log: StepLog) -> WireStep | None:
@@ -245,19 +260,29 @@ def _is_base64(text: str) -> bool:
 
 
 def _apply_following(change: RunChange, log: StepLog) -> None:
-    """The call that comes next: it may have failed already."""
+    """The call that comes next: it may have failed already. Its step has no number yet, but the endpoint named it."""
     news = _note_errors(change, log)
-    if news and log.state == StepState.RETRY:
-        last = log.errors[-1]
-        change.fail_step(
-            _error_text(last),
-            step=None,
-            step_name=log.step_name or "",
-            attempt=len(log.errors),
-            most=log.retries + 1 if log.retries else None,
-            final=False,
-            retry_at=from_ms(log.next_delivery_time),
-        )
+    if not news or log.state not in (StepState.RETRY, StepState.FAILED):
+        return
+    name = log.step_name or _named_step(log.errors[-1])
+    number = max(change.known_results(), default=0) + 1
+    step = WireStep(step_id=number, step_name=name, step_type=StepType.RUN, concurrent=1) if name else None
+    final = log.state == StepState.FAILED
+    change.fail_step(
+        _error_text(log.errors[-1]),
+        step=step,
+        step_name=name,
+        attempt=len(log.errors),
+        most=log.retries + 1 if log.retries else None,
+        final=final,
+        retry_at=None if final else from_ms(log.next_delivery_time),
+    )
+
+
+def _named_step(error: StepError) -> str:
+    """The step that an endpoint says its answer is about."""
+    values = next((values for name, values in error.headers.items() if name.lower() == ERROR_STEP_NAME.lower()), [])
+    return utf8_value(values[0]) if values else ""
 
 
 def _note_errors(change: RunChange, log: StepLog) -> bool:
@@ -295,7 +320,8 @@ def _why_failed(log: RunLog) -> tuple[str, str]:
     """The error of a failed run and the step that it came out of."""
     steps = [step for group in log.steps for step in group.steps if step.errors]
     if steps:
-        return _error_text(steps[-1].errors[-1]), steps[-1].step_name or ""
+        last = steps[-1].errors[-1]
+        return _error_text(last), steps[-1].step_name or _named_step(last)
     failed = log.failure_function
     if failed is not None:
         return _error_text(StepError(body=failed.fail_response, status=failed.fail_status)), ""
@@ -307,11 +333,12 @@ def _note_letter(change: RunChange, log: RunLog) -> None:
     if not dlq_id:
         return
     failed = log.failure_function
+    last = [step.errors[-1] for group in log.steps for step in group.steps if step.errors][-1:]
     put_dead_letter(
         change,
         dlq_id=dlq_id,
         message_id=failed.message_id if failed else "",
-        status=failed.fail_status if failed else 0,
+        status=failed.fail_status if failed else last[0].status if last else 0,
         error=change.run.error,
         response_headers=msgspec.json.encode(failed.fail_headers).decode() if failed else "",
         response_body=printable(failed.fail_response) if failed else "",
