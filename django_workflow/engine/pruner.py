@@ -18,7 +18,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django_workflow.conf import get_settings
 from django_workflow.engine import messages, queues
 from django_workflow.engine.gate import engine_atomic
-from django_workflow.models import Attempt, ChannelEvent, Delivery, MessageLog, Run, Worker
+from django_workflow.models import Attempt, Channel, ChannelEvent, Delivery, MessageLog, Run, Worker
 
 BATCH = 200
 DEAD_WORKERS_KEPT = timedelta(days=1)
@@ -62,6 +62,7 @@ def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH) -> Prun
     alias, before = get_settings().database, now - retention
     messages.forget_duplicates(alias, now, batch * 10)
     queues.release_orphans(alias, batch * 10)
+    _delete_silent_channels(alias, now, batch)
     runs = list(prunable_runs(before).order_by("finished_at").only("pk", "run_id")[:batch])
     delete_runs(runs)
     return Pruned(
@@ -103,6 +104,15 @@ def orphaned_attempts(before: datetime) -> QuerySet[Attempt]:
     alias = get_settings().database
     message = MessageLog.objects.using(alias).filter(pk=OuterRef("message_key"))
     return Attempt.objects.using(alias).filter(~Exists(message), run=None, finished_at__lt=before)
+
+
+def _delete_silent_channels(alias: str, now: datetime, most: int) -> None:
+    """Delete channels that were silent for longer than they are kept, with their events."""
+    silent = Channel.objects.using(alias).filter(expires_at__lt=now)
+    for name in list(silent.values_list("name", flat=True)[:most]):
+        with engine_atomic(alias):
+            if silent.filter(name=name).delete()[0]:
+                ChannelEvent.objects.using(alias).filter(channel=name).delete()
 
 
 def delete_runs(runs: Sequence[Run], batch: int = BATCH) -> None:

@@ -9,6 +9,7 @@ from django_workflow.engine import pruner
 from django_workflow.engine.pruner import Pruned, prune, prune_batch
 from django_workflow.models import (
     Attempt,
+    Channel,
     ChannelEvent,
     DeadLetter,
     Delivery,
@@ -20,6 +21,8 @@ from django_workflow.models import (
     Waiter,
     Worker,
 )
+from django_workflow.realtime.stores import History, NewEvent
+from django_workflow.realtime.stores.database import DatabaseStore
 from django_workflow.testing import CallAnswer, mock_calls, run_workflows, workflow_clock
 from django_workflow.testing.factories import make_delivery, make_run, make_step, make_waiter, make_worker
 from tests.admin.builders import make_attempt, make_dead_letter, make_event, make_result
@@ -169,3 +172,12 @@ def test_a_full_batch_says_that_there_is_more(now: datetime, monkeypatch: pytest
         ended(now, 31)
     assert prune_batch(now, RETENTION, batch=2).is_full
     assert not prune_batch(now, RETENTION, batch=2).is_full
+
+
+def test_silent_channels_go_with_their_events() -> None:
+    store = DatabaseStore()
+    for name, kept in (("short", timedelta(minutes=1)), ("long", timedelta(hours=1))):
+        store.append([NewEvent(name, "e", "1")], History(expire_after=kept))
+    prune(timezone.now() + timedelta(minutes=2), timedelta(days=30))
+    assert list(ChannelEvent.objects.values_list("channel", flat=True)) == ["long"]
+    assert list(Channel.objects.values_list("name", flat=True)) == ["long"]

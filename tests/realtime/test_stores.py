@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from django_workflow.errors import Misconfigured
-from django_workflow.models import Channel, ChannelEvent
 from django_workflow.realtime.stores import History, NewEvent, Store, StoreUnavailable, current_store
 from django_workflow.realtime.stores import database as database_module
 from django_workflow.realtime.stores.memory import MemoryStore
@@ -115,18 +114,6 @@ def test_memory_forgets_a_channel_that_was_silent_for_too_long() -> None:
     assert numbers(store.page_after("a", 0, 9)) == [1, 2]
     now[0] = 2001
     assert store.page_after("a", 0, 9) == []
-
-
-@pytest.mark.django_db
-def test_the_pruner_deletes_channels_that_were_silent_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = database_module.DatabaseStore()
-    append(store, 1, channel="short", keep=History(expire_after=timedelta(minutes=1)))
-    append(store, 1, channel="long", keep=History(expire_after=timedelta(hours=1)))
-    now = database_module.timezone.now()
-    monkeypatch.setattr(database_module.timezone, "now", lambda: now + timedelta(minutes=2))
-    assert database_module.prune(100) == 1
-    assert list(ChannelEvent.objects.values_list("channel", flat=True)) == ["long"]
-    assert list(Channel.objects.values_list("name", flat=True)) == ["long"]
 
 
 @pytest.mark.redis

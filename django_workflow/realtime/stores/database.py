@@ -102,18 +102,6 @@ class DatabaseStore:
         return events
 
 
-def prune(limit: int) -> int:
-    """Delete channels that have been silent for longer than they are kept, with their events. Returns how many."""
-    alias = get_settings().database
-    silent = Channel.objects.using(alias).filter(expires_at__lt=timezone.now())
-    names = list(silent.values_list("name", flat=True)[:limit])
-    for name in names:
-        with transaction.atomic(using=alias):
-            if silent.filter(name=name).delete()[0]:
-                ChannelEvent.objects.using(alias).filter(channel=name).delete()
-    return len(names)
-
-
 def _count(events: Sequence[NewEvent]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for event in events:
