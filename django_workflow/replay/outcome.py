@@ -41,7 +41,8 @@ class CallSubmission:
 class WaitSubmission:
     """The run waits for `event_id` for `timeout` seconds (also for webhooks: see the step's type).
 
-    `message` is what people are told who can answer; None for waits that no person answers. `form` is what they fill in.
+    `message` is what people are told who can answer; None for waits that no person answers. `form` is what they fill
+    in.
     """
 
     step: Step
