@@ -128,7 +128,7 @@ def bring_back(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer) 
     key = uuid7()
     config = encode_config(callback)
     position = unit.add_entry(state, key, text, call_type=CallType.FROM_CALLBACK, config=config)
-    retries = info.config.retries
+    retries, control = info.config.retries, info.config.flow_control
     row = Delivery(
         run_id=state.key,
         kind=Delivery.Kind.CALLBACK,
@@ -140,10 +140,11 @@ def bring_back(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer) 
         config=config,
         body=text,
         max_retries=get_settings().retries if retries is None else retries,
+        flow_key=control.key if control else "",
         due_at=unit.now,
         created_at=unit.now,
     )
-    if unit.worker_key is not None:
+    if unit.worker_key is not None and not row.flow_key:
         row.worker_id, row.fence = unit.worker_key, 1
         unit.continue_with(lease_of(row, unit.worker_key))
     unit.add_delivery(row)

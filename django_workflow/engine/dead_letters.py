@@ -14,6 +14,7 @@ from django_workflow import signals
 from django_workflow.conf import get_settings
 from django_workflow.engine import failed_runs
 from django_workflow.engine.facts import Answer
+from django_workflow.engine.flow_control import note_limits
 from django_workflow.engine.records import Lease, RunInfo, encode_config, milliseconds, printable, raw, stored
 from django_workflow.engine.runs import end_run
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
@@ -87,6 +88,9 @@ def _failure_body(
 def _call_back(unit: UnitOfWork, info: RunInfo, failure: CallbackConfig, body: FailureBody) -> Delivery:
     message = callback_message(failure, b"")
     text, is_base64 = stored(encode_callback(body))
+    control = message.flow_control
+    if control is not None:
+        note_limits(unit.alias, control)
     row = Delivery(
         run_id=info.key,
         kind=Delivery.Kind.FAILURE,
@@ -95,6 +99,7 @@ def _call_back(unit: UnitOfWork, info: RunInfo, failure: CallbackConfig, body: F
         body=text,
         body_is_base64=is_base64,
         max_retries=get_settings().retries if message.retries is None else message.retries,
+        flow_key=control.key if control else "",
         due_at=unit.now,
         created_at=unit.now,
     )

@@ -262,6 +262,7 @@ class Resumption:
             Delivery(
                 run_id=self.run.pk,
                 kind=Delivery.Kind.CALLBACK,
+                flow_key=self.run.flow_key,
                 message_key=entry.pk,
                 position=entry.position,
                 step_id=number,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
+from django_workflow import WorkflowContext, workflow
 from django_workflow.engine import flow_control
 from django_workflow.engine.facts import Answer
 from django_workflow.engine.flow_control import KEYS_PER_CLAIM, note_limits, start_late
@@ -22,10 +23,10 @@ from django_workflow.engine.writing import write
 from django_workflow.errors import MessageInvalid
 from django_workflow.models import Delivery, FlowKey
 from django_workflow.protocol.identifiers import uuid7
-from django_workflow.protocol.publish import FlowControl, Message
-from django_workflow.testing import WorkflowClock
+from django_workflow.protocol.publish import CallbackConfig, FlowControl, Message
+from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_workflows
 from django_workflow.testing.factories import make_delivery, make_run
-from tests.engine.deliveries import Hand
+from tests.engine.deliveries import Hand, start
 
 ALIAS = "default"
 pytestmark = pytest.mark.django_db
@@ -155,6 +156,30 @@ def test_the_end_of_a_limited_delivery_wakes_the_worker(clock: WorkflowClock) ->
     assert hand.settle(lease).wake
     (lease,) = hand.claim()
     assert hand.settle(lease, answer=Answer(status=500)).wake
+
+
+def test_every_call_of_a_runs_endpoint_counts_and_calls_to_others_do_not(clock: WorkflowClock) -> None:
+    @workflow(name="limited-caller", flow_control={"key": "mine", "rate": 100, "period": "1h"})
+    def caller(ctx: WorkflowContext[None]) -> str:
+        return ctx.call("ask", url="https://shop.example/").text
+
+    with mock_calls(CallAnswer(200, "answer")):
+        handle = caller.trigger()
+        run_workflows()
+    assert handle.run.result == '"answer"'
+    # The call that asks, the one that brings the answer, and the one that ends the run.
+    assert FlowKey.objects.get().window_count == 3
+
+
+def test_a_failure_callback_has_a_key_of_its_own(clock: WorkflowClock) -> None:
+    limits = {"Upstash-Flow-Control-Key": "failures", "Upstash-Flow-Control-Value": "rate=1, period=1h"}
+    runs = [start(retries=0, failure_callback=CallbackConfig("https://shop.example/failed", limits)) for _ in range(2)]
+    hand = Hand(clock)
+    for lease in hand.claim():
+        hand.settle(lease, answer=Answer(status=500))
+    assert FlowKey.objects.get().rate == 1
+    (lease,) = hand.claim()
+    assert (lease.flow_key, lease.run_key in {run.pk for run in runs}) == ("failures", True)
 
 
 class TestRates:
