@@ -11,6 +11,7 @@ import binascii
 import msgspec
 from django.urls import reverse
 
+from django_workflow.client.session import current_region
 from django_workflow.conf import get_settings
 from django_workflow.errors import Misconfigured
 
@@ -22,8 +23,9 @@ class _Token(msgspec.Struct):
 def webhook_url(run_id: str, event_id: str) -> str:
     """Where the outside calls. Raises Misconfigured without a public address."""
     settings = get_settings()
-    if settings.engine == "qstash":
-        return f"{settings.qstash_url}/v2/workflows/hooks/{_user_id(settings.token or '')}/{run_id}/{event_id}"
+    if settings.is_hosted:
+        own = settings.credentials(current_region.get())
+        return f"{own.url}/v2/workflows/hooks/{_user_id(own.token or '')}/{run_id}/{event_id}"
     if settings.base_url is None:
         raise Misconfigured(
             "ctx.create_webhook() makes an address that the outside can call, but this site does not know its own. Set "
