@@ -229,4 +229,4 @@ def time_out(unit: UnitOfWork, limit: int = 100) -> int:
 
 
 def next_deadline(alias: str) -> datetime | None:
-    return Waiter.objects.using(alias).waiting().order_by("deadline_at").values_list("deadline_at", flat=True).first()
+    return Waiter.objects.using(alias).timed().order_by("deadline_at").values_list("deadline_at", flat=True).first()

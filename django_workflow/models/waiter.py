@@ -16,8 +16,12 @@ class WaiterQuerySet(models.QuerySet["Waiter"]):
     def waiting(self) -> Self:
         return self.filter(state=Waiter.State.WAITING)
 
+    def timed(self) -> Self:
+        """Waits that the embedded engine ends at their deadline; those of hosted runs are not its own."""
+        return self.waiting().filter(run__check_at=None)
+
     def overdue(self, now: datetime) -> Self:
-        return self.waiting().filter(deadline_at__lte=now)
+        return self.timed().filter(deadline_at__lte=now)
 
 
 class Waiter(models.Model):

@@ -89,6 +89,7 @@ class Command(BaseCommand):
         checked = Checked() if since is None else backfill.check_since(transport, since)
         for run_id in list(lookup.runs().hosted().values_list("run_id", flat=True)):
             checked += backfill.check_run(transport, run_id)
+        outbox.prune(timezone.now())
         rows = Outbox.objects.using(get_settings().database)
         return {
             **counts,
