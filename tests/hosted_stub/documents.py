@@ -92,7 +92,7 @@ def _step(run: Run, record: StepRecord) -> dict[str, Any]:
     for name in ("sleepFor", "sleepUntil"):
         if name in record.body:
             step[name] = record.body[name]
-    if record.message is not None and record.message.state is State.FAILED:
+    if record.state != "done" and record.message is not None and record.message.state is State.FAILED:
         step["errors"] = record.message.errors
     step.update(_call_fields(run, record))
     if record.wait is not None:
@@ -159,6 +159,8 @@ def _next(run: Run) -> dict[str, Any] | None:
         found["nextDeliveryTime"] = milliseconds(message.due)
     if message.errors:
         found["errors"] = message.errors
+    if message.failed_step:
+        found["stepName"] = message.failed_step
     return found
 
 

@@ -66,6 +66,7 @@ class Message:
     state: State = State.PENDING
     attempts: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
+    failed_step: str | None = None
     in_flight: bool = False
 
     @property

@@ -37,6 +37,7 @@ def settle(stub: HostedStub, message: Message, given: Answer | NoAnswer) -> None
         return
     if not answer.ok:
         message.errors.append(_error(stub, answer))
+        message.failed_step = answer.header("Upstash-Error-Step-Name")
     final = answer.ok or message.attempts_left < 1 or _is_final(answer)
     if message.callback is not None and message.callback.url is not None:
         _call_back(stub, message, message.callback, answer)
