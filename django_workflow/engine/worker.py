@@ -301,7 +301,7 @@ class Worker:
             self._take(after.followups)
         if after.wake:
             self._bell.ring()
-        if after.channels or after.signals:
+        if after.channels or after.events or after.signals:
             self._announcements.put(after)
 
     def _announce_loop(self) -> None:

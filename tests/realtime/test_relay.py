@@ -12,7 +12,9 @@ from channels.layers import InMemoryChannelLayer, channel_layers
 from django.contrib.auth.models import User
 from django.db import transaction
 
+from django_workflow import WorkflowContext, workflow
 from django_workflow.engine.transport import emit_from_outside
+from django_workflow.engine.worker import Worker
 from django_workflow.models import ChannelEvent, Run
 from django_workflow.realtime import feed as feed_module
 from django_workflow.realtime import history, relay
@@ -20,6 +22,7 @@ from django_workflow.realtime.feed import LAYER_GROUP, current_feed
 from django_workflow.realtime.relay import Announcer
 from django_workflow.realtime.stores import StoreUnavailable
 from django_workflow.realtime.stores.memory import MemoryStore
+from tests.engine.workers import eventually
 from tests.realtime.helpers import CHANNEL, announce, event_id, make_run, position, store, subscribed
 
 
@@ -179,3 +182,31 @@ def test_events_that_the_store_does_not_take_end_nothing(
     for _ in range(2):
         emit_from_outside(run.run_id, "note", {})
     assert [record.levelname for record in caplog.records if "takes no events" in record.message] == ["WARNING"]
+
+
+@workflow(name="counts-aloud")
+def counts_aloud(ctx: WorkflowContext[None]) -> None:
+    def count() -> None:
+        for number in range(20):
+            ctx.emit("number", number)
+
+    ctx.run("count", count)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_hands_every_event_to_a_store_outside_the_database(memory: None) -> None:
+    worker = Worker(concurrency=1)
+    worker.start()
+    try:
+        handle = counts_aloud.trigger()
+        eventually(lambda: handle.run.is_finished)
+    finally:
+        assert worker.drain()
+    messages = history.page_after(handle.id, 0, 100)
+    assert [message.value for message in messages if message.event == "number"] == list(range(20))
+    assert [message.value["type"] for message in messages if message.event != "number"] == [
+        "runStart",
+        "stepStart",
+        "stepFinish",
+        "runFinish",
+    ]
