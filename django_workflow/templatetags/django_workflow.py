@@ -35,10 +35,10 @@ def workflow_progress(
 ) -> SafeString:
     """The progress of a run: a Run, a handle, a run id, or None for one that is not started yet.
 
-    `view` is steps, bar or badge. `can_respond` adds the form for answers, for those who may answer. A Run or handle
-    comes from the page's own code, so its viewer may follow it; an id may come from anywhere, so the viewer must be
-    allowed by `realtime_authorize`. `grant` overrides both: True lets this page's viewer follow the run, and answer it
-    with `can_respond`; False asks the rule in any case. Script and stylesheet are printed with the first widget of a
+    `view` is steps, bar, badge or timeline. `can_respond` adds the form for answers, for those who may answer. A Run or
+    handle comes from the page's own code, so its viewer may follow it; an id may come from anywhere, so the viewer must
+    be allowed by `realtime_authorize`. `grant` overrides both: True lets this page's viewer follow the run, and answer
+    it with `can_respond`; False asks the rule in any case. Script and stylesheet are printed with the first widget of a
     page, unless `{% workflow_progress_assets %}` did.
     """
     if view not in VIEWS:

@@ -52,6 +52,17 @@ class InvoiceAdmin(admin.ModelAdmin):
     list_select_related = ("order",)
 
 
+@admin.register(models.DeliveryNote)
+class DeliveryNoteAdmin(admin.ModelAdmin):
+    list_display = ("order", "written_at")
+    list_select_related = ("order",)
+
+
+@admin.register(models.Complaint)
+class ComplaintAdmin(admin.ModelAdmin):
+    list_display = ("__str__", "text", "refunded", "created_at")
+
+
 @admin.register(models.ImportReport)
 class ImportReportAdmin(admin.ModelAdmin):
     list_display = ("file_name", "rows", "imported", "total", "started_at", "finished_at")

@@ -108,6 +108,35 @@ class Invoice(models.Model):
         return self.number
 
 
+class DeliveryNote(models.Model):
+    """What lies in the parcel, in whole sentences."""
+
+    order = models.OneToOneField(Order, on_delete=models.CASCADE, related_name="delivery_note")
+    text = models.TextField()
+    workflow_run_id = models.CharField("workflow run", max_length=255)
+    written_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return f"Delivery note of order {self.order_id}"
+
+
+class Complaint(models.Model):
+    """What a customer is unhappy with, and what the shop did about it."""
+
+    order = models.ForeignKey(Order, on_delete=models.CASCADE, related_name="complaints")
+    text = models.TextField()
+    workflow_run_id = models.CharField("workflow run", max_length=255, blank=True)
+    refunded = models.DecimalField(max_digits=10, decimal_places=2, null=True, blank=True)
+    answer = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return f"Complaint about order {self.order_id}"
+
+
 class ImportReport(models.Model):
     """One import of a file: what came in, and in `bad_rows` what did not."""
 

@@ -19,12 +19,28 @@ from django.views.decorators.http import require_POST, require_safe
 
 from django_workflow import get_client
 from example_project.guide.workflows import basic
-from example_project.shop import orders, services
-from example_project.shop.forms import FulfilForm, ReportForm
-from example_project.shop.models import DailyReport, ImportedOrder, ImportReport, Invoice, Order, Parcel
+from example_project.shop import notes, orders, services
+from example_project.shop.forms import ComplaintForm, FulfilForm, ReportForm
+from example_project.shop.models import (
+    Complaint,
+    DailyReport,
+    DeliveryNote,
+    ImportedOrder,
+    ImportReport,
+    Invoice,
+    Order,
+    Parcel,
+)
 from example_project.shop.runs import is_active, latest_run, refused, run_of, started
 from example_project.shop.source import highlighted
-from example_project.shop.workflows import fulfil_order, import_orders, nightly_report, track_parcel
+from example_project.shop.workflows import (
+    fulfil_order,
+    import_orders,
+    nightly_report,
+    settle_complaint,
+    track_parcel,
+    write_delivery_note,
+)
 
 
 @require_safe
@@ -40,10 +56,14 @@ def home(request: HttpRequest) -> HttpResponse:
             "import_run": latest_run(import_orders),
             "parcel_run": latest_run(track_parcel),
             "report_run": latest_run(nightly_report),
+            "complaint_run": latest_run(settle_complaint),
+            "note_run": latest_run(write_delivery_note),
             "order_code": highlighted(fulfil_order),
             "import_code": highlighted(import_orders),
             "parcel_code": highlighted(track_parcel),
             "report_code": highlighted(nightly_report),
+            "complaint_code": highlighted(settle_complaint),
+            "note_code": highlighted(write_delivery_note),
         },
     )
 
@@ -139,6 +159,100 @@ def import_page(request: HttpRequest, run_id: str = "") -> HttpResponse:
 def start_import(request: HttpRequest) -> HttpResponseBase:
     handle = import_orders.trigger({"file_name": "orders.csv"})
     return started(request, handle.id, reverse("shop:import_run", args=[handle.id]))
+
+
+# Complaints
+
+
+@require_safe
+def complaint_page(request: HttpRequest, run_id: str = "") -> HttpResponse:
+    run = run_of(settle_complaint, run_id)
+    if run_id and run is None:
+        raise Http404("There is no such complaint.")
+    return render(
+        request,
+        "shop/complaint.html",
+        {
+            "run": run,
+            "complaint": Complaint.objects.filter(workflow_run_id=run.run_id).first() if run else None,
+            "form": ComplaintForm(initial={"order": request.GET.get("order", "")}),
+            "code": highlighted(settle_complaint),
+        },
+    )
+
+
+@require_POST
+def start_complaint(request: HttpRequest) -> HttpResponseBase:
+    form = ComplaintForm(request.POST)
+    if not form.is_valid():
+        return refused(request, "Say which order it is, and what is wrong with it.", reverse("shop:complaint"))
+    with transaction.atomic():
+        complaint = Complaint.objects.create(order=form.cleaned_data["order"], text=form.cleaned_data["text"])
+        handle = settle_complaint.trigger({"complaint_id": complaint.pk})
+        complaint.workflow_run_id = handle.id
+        complaint.save(update_fields=["workflow_run_id"])
+    return started(request, handle.id, reverse("shop:complaint_run", args=[handle.id]))
+
+
+# A text, word by word
+
+
+@require_safe
+def note_page(request: HttpRequest, run_id: str = "") -> HttpResponse:
+    run = run_of(write_delivery_note, run_id)
+    if run_id and run is None:
+        raise Http404("There is no such run.")
+    note = DeliveryNote.objects.filter(workflow_run_id=run.run_id).first() if run else None
+    return render(
+        request,
+        "shop/note.html",
+        {
+            "run": run,
+            "note": note,
+            "is_writing": run is not None and note is None and is_active(run.run_id),
+            "words": notes.written(run.run_id) if run and note is None else "",
+            "form": FulfilForm(),
+            "code": highlighted(write_delivery_note),
+        },
+    )
+
+
+@require_POST
+def start_note(request: HttpRequest) -> HttpResponseBase:
+    form = FulfilForm(request.POST)
+    if not form.is_valid():
+        return refused(request, "There is no such order.", reverse("shop:note"))
+    handle = write_delivery_note.trigger({"order_id": form.cleaned_data["order"].pk})
+    return started(request, handle.id, reverse("shop:note_run", args=[handle.id]))
+
+
+# Several runs on one page
+
+
+@require_safe
+def together(request: HttpRequest) -> HttpResponse:
+    return render(
+        request,
+        "shop/together.html",
+        {
+            "basic_run": latest_run(basic),
+            "import_run": latest_run(import_orders),
+            "note_run": latest_run(write_delivery_note),
+            "report_run": latest_run(nightly_report),
+        },
+    )
+
+
+@require_POST
+def start_together(request: HttpRequest) -> HttpResponse:
+    order = Order.objects.order_by("pk").first()
+    with transaction.atomic():  # all of them, or none
+        import_orders.trigger({"file_name": "orders.csv"})
+        nightly_report.trigger({"day": _report_form().initial["day"]})
+        basic.trigger({"user_id": "visitor", "action": "process"})
+        if order is not None:
+            write_delivery_note.trigger({"order_id": order.pk})
+    return redirect("shop:together")
 
 
 # The nightly report

@@ -1,8 +1,8 @@
 """The shop's workflows, one for each thing that takes longer than a web request.
 
 Found by itself, like admin.py. A workflow is called again for every step and gets the results of the earlier ones from
-its journal, so it holds decisions only: whatever touches the world is a step, a function of `orders`, `imports` or
-`reports`. Steps may be repeated; steps with `atomic=True` commit their rows together with their result.
+its journal, so it holds decisions only: whatever touches the world is a step, a function of `orders`, `imports`,
+`complaints` and so on. Steps may be repeated; steps with `atomic=True` commit their rows together with their result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from decimal import Decimal
 from django.conf import settings
 
 from django_workflow import AsyncWorkflowContext, NonRetryableError, WorkflowContext, step, workflow
-from example_project.shop import imports, orders, reports
+from example_project.shop import complaints, imports, notes, orders, reports
+from example_project.shop.forms import RefundForm
 
 CHARGE_URL = f"{settings.DEMO_ORIGIN}/services/payments/charge/"
 REFUND_URL = f"{settings.DEMO_ORIGIN}/services/payments/refund/"
@@ -112,6 +113,45 @@ def fulfil_order(ctx: WorkflowContext[OrderToFulfil]) -> Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class ComplaintToSettle:
+    complaint_id: int
+
+
+@workflow
+def settle_complaint(ctx: WorkflowContext[ComplaintToSettle]) -> complaints.Settled:
+    """Waits for a Django form: the run goes on with what a person filled in, and the form's rules hold."""
+    filed = ctx.run("read the complaint", complaints.read, ctx.request_payload.complaint_id)
+
+    # `to="shop.change_complaint"` would ask only those with that permission. Here every visitor may decide.
+    decided = ctx.wait_for_form(
+        "decide on the refund",
+        RefundForm,
+        timeout="2d",
+        initial={"share": complaints.Share.HALF},
+        message=f"Order {filed.order_id} cost {filed.total} EUR. How much of it do we give back?",
+        type=complaints.Decision,
+    )
+    # Nobody looked into it for two days: the customer shall not wait any longer.
+    decision = complaints.Decision(complaints.Share.ALL, "Sorry!") if decided.timeout else decided.values
+
+    settled = ctx.run("settle it", complaints.settle, filed, decision, atomic=True)
+    ctx.run("tell the customer", lambda: complaints.send_answer(filed, settled, ctx.idempotency_key))
+    return settled
+
+
+@workflow
+def write_delivery_note(ctx: WorkflowContext[OrderToFulfil]) -> int:
+    """One step that says each word as it writes it. Pages show them at once; the journal keeps the result alone."""
+    order_id = ctx.request_payload.order_id
+    text = ctx.run("compose the text", notes.compose, order_id)
+
+    def say(number: int, word: str) -> None:
+        ctx.emit(notes.WORD, {"number": number, "word": word})  # not a commit each: they are written in batches
+
+    return ctx.run("write it down", lambda: notes.write(order_id, ctx.workflow_run_id, text, say))
+
+
+@dataclass(frozen=True, slots=True)
 class FileToImport:
     file_name: str = "orders.csv"
 
@@ -156,9 +196,12 @@ def nightly_report(ctx: WorkflowContext[ReportToMake]) -> reports.Day:
     """Adds up a day. At three each night in Berlin, summer and winter; and whenever somebody asks."""
     day = ctx.request_payload.day or ctx.run("choose the day", reports.yesterday)
 
-    if ctx.run("look for a running import", reports.is_import_running):
-        # Without an answer in a minute the report is made of what is there.
-        ctx.wait_for_event("wait for the import", IMPORT_FINISHED, timeout="1m")
+    # The import may end between the look and the wait, so it looks again every five seconds. After a minute the report
+    # is made of what is there.
+    for _ in range(12):
+        if not ctx.run("look for a running import", reports.is_import_running):
+            break
+        ctx.wait_for_event("wait for the import", IMPORT_FINISHED, timeout="5s")
 
     totals = ctx.run("add up the day", reports.add_up, day, ctx.workflow_run_id, atomic=True)
     mailed = ctx.invoke("mail the owners", mail_report, totals)

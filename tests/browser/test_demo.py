@@ -9,10 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from django.conf import settings
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from example_project.shop.data import generate
@@ -28,7 +33,13 @@ OTHERS = ("DEMO_", "REDIS_URL", "DJANGO_SETTINGS_MODULE", "DJANGO_ALLOW_ASYNC_UN
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("demo")
+    with demo(tmp_path_factory.mktemp("demo")) as origin:
+        yield origin
+
+
+@contextmanager
+def demo(folder: Path, **changed: str) -> Iterator[str]:
+    """The demo's server, on a database of its own; its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -37,6 +48,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "DEMO_DB": str(folder / "demo.sqlite3"),
         "DJANGO_SETTINGS_MODULE": "example_project.settings",
         "PORT": str(port),
+        **changed,
     }
     for command in ("migrate", "load_demo"):
         subprocess.run(
@@ -123,6 +135,114 @@ def test_an_import_ends_with_the_right_totals(page: Page, origin: str) -> None:
     expect(result.locator("tbody tr")).to_have_count(len(generate.SPOILED))
 
 
+def test_an_import_shows_how_far_it_is(page: Page, origin: str) -> None:
+    values = "window.values = []; setInterval(() => {const bar = document.querySelector('progress');"
+    page.add_init_script(f"{values} if (bar?.max > 1) window.values.push(bar.value); }}, 10)")
+    page.goto(f"{origin}/import/")
+    page.get_by_role("button", name="Import orders.csv").click()
+    expect(page).to_have_url(re.compile(r"/import/wfr_"))
+    expect(page.locator("workflow-progress")).to_contain_text("Done")
+    seen = page.evaluate("window.values")
+    assert seen == sorted(seen)
+    assert 0 < seen[0] <= seen[-1] <= 2500
+
+
+def complain(page: Page, origin: str) -> None:
+    page.goto(f"{origin}/complaint/?order=2")
+    page.get_by_label("What is wrong").fill("The lamp is broken.")
+    page.get_by_role("button", name="Complain").click()
+    expect(page).to_have_url(re.compile(r"/complaint/wfr_"))
+
+
+def test_a_complaint_is_settled_by_a_form_without_a_reload(page: Page, origin: str) -> None:
+    complain(page, origin)
+    mark(page)
+    page.get_by_label("All of it").check()
+    page.get_by_label("Answer to the customer").fill("We are sorry.")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("workflow-progress")).to_contain_text("Done")
+    expect(page.locator("#complaint")).to_contain_text("64.80 EUR")
+    expect(page.locator("#complaint")).to_contain_text("We are sorry.")
+    assert not was_reloaded(page)
+
+
+def test_a_complaint_is_settled_without_javascript(browser: Browser, origin: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    complain(page, origin)
+    shown = page.url
+    reload_until(page, "workflow-progress", "Needs your answer")
+    page.get_by_label("Nothing").check()
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("heading")).to_have_text("The form has errors")
+    page.get_by_label("Answer to the customer").fill("It is a candle.")
+    page.get_by_role("button", name="Send").click()
+    expect(page).to_have_url(shown)
+    reload_until(page, "#complaint", "It is a candle.")
+    context.close()
+
+
+def test_a_note_grows_word_by_word(page: Page, origin: str) -> None:
+    follow_a_note(page, origin)
+
+
+@pytest.mark.redis
+def test_a_note_grows_word_by_word_through_redis(page: Page, tmp_path: Path) -> None:
+    with demo(tmp_path, REDIS_URL=str(settings.CACHES["redis"]["LOCATION"])) as origin:
+        follow_a_note(page, origin)
+
+
+def follow_a_note(page: Page, origin: str) -> None:
+    page.add_init_script(
+        """
+        window.texts = new Set();
+        new MutationObserver(() => window.texts.add(document.querySelector("#note")?.textContent))
+          .observe(document, { childList: true, subtree: true });
+        """
+    )
+    page.goto(f"{origin}/note/")
+    page.get_by_role("button", name="Write the note").click()
+    expect(page).to_have_url(re.compile(r"/note/wfr_"))
+    note = page.locator("#note")
+    expect(page.locator("workflow-progress")).to_contain_text("Done")
+    expect(note).not_to_have_attribute("aria-busy", "true")
+    expect(note).to_contain_text("Should anything be missing or broken, tell us")
+    texts = page.evaluate("[...window.texts].filter(Boolean)")
+    assert len(texts) > 10
+    assert all(after.startswith(before) for before, after in pairwise(texts))
+    live = note.inner_text()
+    page.reload()
+    expect(note).to_have_text(live)
+
+
+def test_widgets_of_several_runs_share_one_connection(page: Page, origin: str) -> None:
+    page.goto(f"{origin}/together/")
+    opened: list[str] = []
+    page.on("websocket", lambda socket: opened.append(socket.url))
+    page.get_by_role("button", name="Start all four").click()
+    for section in ("import", "chunks", "report", "note", "guide"):
+        for widget in page.locator(f"section[aria-labelledby={section}] workflow-progress").all():
+            expect(widget).to_contain_text("Done")
+            expect(widget).to_have_attribute("status", "success")
+    assert len(opened) == 1
+    expect(page.locator("section[aria-labelledby=chunks] rect")).to_have_count(13)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_are_accessible_and_fit_a_phone(browser: Browser, origin: str, scheme: Any) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 800})
+    page = context.new_page()
+    complain(page, origin)
+    expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=PATIENCE)
+    for path in ("", "/note/", "/together/", "/import/", "/"):
+        if path:
+            page.goto(f"{origin}{path}")
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{path}: {found.generate_report()}"
+        assert page.evaluate("document.documentElement.scrollWidth <= 360"), path
+    context.close()
+
+
 def test_a_report_is_made_for_a_day(page: Page, origin: str) -> None:
     page.goto(f"{origin}/report/")
     page.get_by_label("Day").fill("2025-12-31")
@@ -156,6 +276,14 @@ def test_the_guide_shows_what_the_failure_function_says(page: Page, origin: str)
     expect(page.locator("#guide-run")).to_contain_text("The card terminal does not answer.")
 
 
+def reload_until(page: Page, place: str, text: str) -> None:
+    deadline = time.monotonic() + PATIENCE / SECONDS
+    while text not in page.locator(place).inner_text() and time.monotonic() < deadline:
+        page.wait_for_timeout(500)
+        page.reload()
+    expect(page.locator(place)).to_contain_text(text)
+
+
 def test_an_order_goes_through_without_javascript(browser: Browser, origin: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -163,11 +291,7 @@ def test_an_order_goes_through_without_javascript(browser: Browser, origin: str)
     page.get_by_label("Order", exact=True).select_option("2")
     page.get_by_role("button", name="Fulfil the order").click()
     expect(page).to_have_url(f"{origin}/orders/2/")
-    deadline = time.monotonic() + PATIENCE / SECONDS
-    while "Done" not in page.locator("workflow-progress").inner_text() and time.monotonic() < deadline:
-        page.wait_for_timeout(500)
-        page.reload()
-    expect(page.locator("workflow-progress")).to_contain_text("Done")
+    reload_until(page, "workflow-progress", "Done")
     context.close()
 
 

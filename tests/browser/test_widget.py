@@ -350,6 +350,13 @@ def test_a_timeline_grows_with_the_run(page: Page, site: Site, run: Run, teller:
     )
     teller.step("stepFinish", 1, "Reserve stock")
     expect(page.locator("workflow-progress rect")).to_have_count(1)
+    # What comes with the end is shown too.
+    run.steps.create(step_id=2, name="Pack", step_type="Run", status="success", started_at=now, finished_at=now)
+    Run.objects.update(status="success")
+    teller.step("stepFinish", 2, "Pack")
+    teller.tell("runFinish", status="success")
+    expect(status(page)).to_have_text("Done")
+    expect(page.locator("workflow-progress rect")).to_have_count(2)
 
 
 def test_a_socket_that_breaks_at_any_frame_ends_in_the_same_state(

@@ -117,6 +117,41 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
+            name="DeliveryNote",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("text", models.TextField()),
+                ("workflow_run_id", models.CharField(max_length=255, verbose_name="workflow run")),
+                ("written_at", models.DateTimeField(auto_now=True)),
+                (
+                    "order",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="delivery_note", to="shop.order"
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="Complaint",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("text", models.TextField()),
+                ("workflow_run_id", models.CharField(blank=True, max_length=255, verbose_name="workflow run")),
+                ("refunded", models.DecimalField(blank=True, decimal_places=2, max_digits=10, null=True)),
+                ("answer", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "order",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="complaints", to="shop.order"
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ("-created_at",),
+            },
+        ),
+        migrations.CreateModel(
             name="Parcel",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),

@@ -21,6 +21,11 @@ def _quick_passwords(settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
+@pytest.fixture(autouse=True)
+def _quick_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("example_project.shop.notes.SECONDS_PER_WORD", 0)
+
+
 @pytest.fixture
 def demo(db: Any) -> None:
     """The rows that `make demo` loads."""

@@ -6,20 +6,31 @@ import html
 import inspect
 import re
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.test import Client
 
+from django_workflow import NonRetryableError
 from django_workflow.models import Run
 from django_workflow.realtime.access import may
 from django_workflow.testing import WorkflowClock, run_workflows
 from example_project.guide.workflows import basic
 from example_project.shop.models import ImportedOrder, Order, Parcel
 from example_project.shop.source import highlighted
-from example_project.shop.workflows import fulfil_order, import_orders, nightly_report, track_parcel
+from example_project.shop.workflows import (
+    fulfil_order,
+    import_orders,
+    nightly_report,
+    settle_complaint,
+    track_parcel,
+    write_delivery_note,
+)
 from tests.example_project.suite.visitor import Visitor
 
 pytestmark = pytest.mark.usefixtures("demo", "workflow_clock")
+
+PAGES = ["/", "/import/", "/complaint/", "/note/", "/together/", "/report/", "/guide/"]
 
 
 @pytest.fixture
@@ -27,23 +38,32 @@ def visitor() -> Visitor:
     return Visitor()
 
 
-@pytest.mark.parametrize("url", ["/", "/orders/1/", "/import/", "/report/", "/guide/"])
+@pytest.mark.parametrize(
+    "url", ["/", "/orders/1/", "/import/", "/complaint/", "/note/", "/together/", "/report/", "/guide/"]
+)
 def test_every_page_opens_before_anything_has_run(visitor: Visitor, url: str) -> None:
     visitor.open(url)
 
 
-@pytest.mark.parametrize("workflow", [fulfil_order, import_orders, nightly_report, track_parcel, basic])
+@pytest.mark.parametrize(
+    "workflow",
+    [fulfil_order, import_orders, nightly_report, settle_complaint, track_parcel, write_delivery_note, basic],
+)
 def test_the_code_on_a_page_is_the_workflows_code(workflow: Any) -> None:
     shown = re.sub(r"<[^>]+>", "", highlighted(workflow))
     assert html.unescape(shown) == inspect.getsource(workflow.function)
 
 
-@pytest.mark.parametrize("url", ["/orders/99/", "/import/wfr_none/", "/report/wfr_none/", "/guide/wfr_none/"])
+@pytest.mark.parametrize(
+    "url", ["/orders/99/", "/import/wfr_none/", "/complaint/wfr_none/", "/note/wfr_none/", "/guide/wfr_none/"]
+)
 def test_what_does_not_exist_is_not_found(client: Client, url: str) -> None:
     assert client.get(url).status_code == 404
 
 
-@pytest.mark.parametrize("url", ["/orders/fulfil/", "/import/start/", "/report/start/", "/guide/start/basic/"])
+@pytest.mark.parametrize(
+    "url", ["/orders/fulfil/", "/complaint/start/", "/note/start/", "/together/start/", "/guide/start/basic/"]
+)
 def test_nothing_starts_without_a_csrf_token_or_by_a_link(url: str) -> None:
     assert Client(enforce_csrf_checks=True).post(url, {"order": "1"}).status_code == 403
     assert Client().get(url).status_code == 405
@@ -173,6 +193,62 @@ def test_a_courier_whom_the_shop_does_not_answer_is_told_so(visitor: Visitor, ba
     Parcel.objects.update(callback_url=f"{base_url}/workflows/hooks/wfr_none/evt_none/")
     visitor.open(visitor.url)
     assert "did not take the courier" in visitor.press("A neighbour opens")
+
+
+def test_a_complaint_is_settled_by_a_form(visitor: Visitor) -> None:
+    assert '<option value="2" selected>' in visitor.open("/complaint/?order=2")
+    page = visitor.press("Complain", order="2", text="The lamp is broken.")
+    assert "The lamp is broken." in page
+    run_workflows()
+    page = visitor.open(visitor.url)
+    assert "Order 2 cost 64.80 EUR. How much of it do we give back?" in page
+
+    # What the form does not take comes back on a page of its own, and leads back when it is right.
+    shown = visitor.url
+    assert "Whoever gets nothing back is told why." in visitor.press("Send", **{"wf2-share": "nothing"})
+    visitor.press("Send", **{"wf2-share": "half", "wf2-answer": "We are sorry."}, back=shown)
+    run_workflows()
+    page = visitor.open(shown)
+    assert "32.40 EUR" in page
+    assert "We are sorry." in page
+
+
+def test_a_complaint_says_something(visitor: Visitor) -> None:
+    visitor.open("/complaint/")
+    assert "what is wrong with it" in visitor.press("Complain", text="")
+    assert not Run.objects.exists()
+
+
+def test_a_note_stands_on_its_page(visitor: Visitor) -> None:
+    visitor.open("/note/")
+    page = visitor.press("Write the note")
+    assert "data-words" in page
+    run_workflows()
+    page = visitor.open(visitor.url)
+    assert "2 x Standing desk, 600.00 EUR each and 1200.00 EUR together" in page
+    assert "data-words" not in page
+
+
+def test_the_words_so_far_stand_on_the_page(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaking = Mock(side_effect=NonRetryableError("The printer is on fire."))
+    monkeypatch.setattr("example_project.shop.notes.DeliveryNote.objects.update_or_create", breaking)
+    visitor.open("/note/")
+    visitor.press("Write the note")
+    run_workflows()
+    page = visitor.open(visitor.url)
+    assert "Should anything be missing or broken, tell us" in page
+    assert "The printer is on fire." in page
+
+
+def test_four_runs_start_at_once(visitor: Visitor) -> None:
+    visitor.open("/together/")
+    page = visitor.press("Start all four")
+    assert Run.objects.count() == 4
+    for run_id in Run.objects.values_list("run_id", flat=True):
+        assert f'run="{run_id}"' in page
+    run_workflows(skip_delays=True)
+    page = visitor.open("/together/")
+    assert page.count(' status="success"') == 7
 
 
 def test_the_guides_run_goes_on_when_it_is_told_to(visitor: Visitor) -> None:

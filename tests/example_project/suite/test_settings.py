@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,29 +13,28 @@ from django.test import Client, override_settings
 from example_project import databases
 
 PRINT = """
-import json, sys
-from example_project import settings
-import django; import os; os.environ["DJANGO_SETTINGS_MODULE"] = "example_project.settings"; django.setup()
+import json, os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "example_project.settings"
+from example_project import asgi, settings
 print(json.dumps({
     "layer": settings.CHANNEL_LAYERS["default"]["BACKEND"],
     "cache": getattr(settings, "CACHES", {}).get("default", {}).get("BACKEND"),
     "store": settings.DJANGO_WORKFLOW.get("realtime_store"),
-    "imported": sorted(name for name in ("django_redis", "channels_redis") if name in sys.modules),
+    "imported": sorted(name for name in ("redis", "django_redis", "channels_redis") if name in sys.modules),
 }))
 """
 
 
-def settings_with(**environment: str) -> dict[str, Any]:
+def settings_with(folder: Path, **environment: str) -> dict[str, Any]:
+    environment = {**os.environ, "DEMO_DB": str(folder / "demo.sqlite3"), **environment}
     command = [sys.executable, "-c", PRINT]
-    output = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
-    ).stdout
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     loaded: dict[str, Any] = json.loads(output)
     return loaded
 
 
-def test_without_redis_none_of_it_is_imported() -> None:
-    assert settings_with() == {
+def test_without_redis_none_of_it_is_imported(tmp_path: Path) -> None:
+    assert settings_with(tmp_path) == {
         "layer": "channels.layers.InMemoryChannelLayer",
         "cache": None,
         "store": None,
@@ -42,8 +42,8 @@ def test_without_redis_none_of_it_is_imported() -> None:
     }
 
 
-def test_with_redis_cache_layer_and_store_are_there() -> None:
-    loaded = settings_with(REDIS_URL="redis://127.0.0.1:6379/0")
+def test_with_redis_cache_layer_and_store_are_there(tmp_path: Path) -> None:
+    loaded = settings_with(tmp_path, REDIS_URL="redis://127.0.0.1:6379/0")
     assert loaded["layer"] == "channels_redis.pubsub.RedisPubSubChannelLayer"
     assert loaded["cache"] == "django_redis.cache.RedisCache"
     assert loaded["store"] == "redis"

@@ -7,13 +7,30 @@ import pytest
 from django.core import mail
 
 from django_workflow.models import Run
+from django_workflow.realtime.channel import Realtime
 from django_workflow.testing import WorkflowClock, assert_step_ran, run_workflows, send_event
 from django_workflow.testing.calls import CallRecorder
 from example_project.guide.models import Notice
 from example_project.guide.workflows import basic, basic_failing, basic_with_approval
-from example_project.shop.models import DailyReport, ImportedOrder, ImportReport, Order, Parcel, Product
+from example_project.shop.models import (
+    Complaint,
+    DailyReport,
+    DeliveryNote,
+    ImportedOrder,
+    ImportReport,
+    Order,
+    Parcel,
+    Product,
+)
 from example_project.shop.services import hand_over
-from example_project.shop.workflows import fulfil_order, import_orders, nightly_report, track_parcel
+from example_project.shop.workflows import (
+    fulfil_order,
+    import_orders,
+    nightly_report,
+    settle_complaint,
+    track_parcel,
+    write_delivery_note,
+)
 
 pytestmark = pytest.mark.usefixtures("demo", "workflow_clock")
 
@@ -119,6 +136,27 @@ def test_the_same_import_again_adds_nothing() -> None:
         run_workflows(skip_delays=True)
     assert ImportedOrder.objects.count() == 2490
     assert {report.imported for report in ImportReport.objects.all()} == {2490}
+
+
+def test_a_complaint_that_nobody_looks_into_is_settled_after_two_days() -> None:
+    complaint = Complaint.objects.create(order_id=2, text="Broken.")
+    handle = settle_complaint.trigger({"complaint_id": complaint.pk})
+    run_workflows()
+    assert Run.objects.get().status == Run.Status.WAITING
+    run_workflows(skip_delays=True)
+    complaint.refresh_from_db()
+    assert complaint.refunded == handle.wait().refunded == Decimal("64.80")
+    assert [message.to for message in mail.outbox] == [["grace@example.com"]]
+
+
+def test_a_note_is_said_word_by_word_and_kept_once() -> None:
+    handle = write_delivery_note.trigger({"order_id": 1})
+    run_workflows()
+    note = DeliveryNote.objects.get()
+    messages = Realtime().channel(handle.id).history()
+    words = [message.value for message in messages if message.event == "note.word"]
+    assert "".join(word["word"] for word in words) == note.text
+    assert [word["number"] for word in words] == list(range(handle.wait()))
 
 
 def test_a_report_adds_up_its_day_and_is_mailed() -> None:

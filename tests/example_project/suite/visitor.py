@@ -26,7 +26,7 @@ class _Forms(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
         if tag == "form":
-            self.forms.append(Form(action=values["action"]))
+            self.forms.append(Form(action=values.get("action", "")))
         elif not self.forms:
             return
         elif tag == "input" and "name" in values:
@@ -59,15 +59,16 @@ class Visitor:
         self.url, self.html = url, response.content.decode()
         return self.html
 
-    def press(self, text: str, **changed: str) -> str:
+    def press(self, text: str, /, **changed: str) -> str:
         """Press the first button of that text, after changing fields of its form; the page that follows."""
         parser = _Forms()
         parser.feed(self.html)
         form = next(form for form in parser.forms if text in form.buttons)
-        response = self.client.post(form.action, {**form.values, **changed, **form.buttons[text]})
+        action = form.action or self.url
+        response = self.client.post(action, {**form.values, **changed, **form.buttons[text]})
         if response.status_code == 302:
             return self.open(response["Location"])
-        self.url, self.html = form.action, response.content.decode()
+        self.url, self.html = action, response.content.decode()
         return self.html
 
     def can_press(self, text: str) -> bool:
