@@ -8,7 +8,7 @@ stands raw in the path (`/v2/publish/https://host/path?x=1`), other parts are pe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlencode
@@ -26,41 +26,29 @@ from django_workflow.errors import (
     WorkflowError,
 )
 from django_workflow.protocol import headers as h
-from django_workflow.protocol import queries, resources
+from django_workflow.protocol import queries, resources, run_calls
 from django_workflow.protocol.durations import format_duration, to_seconds
 from django_workflow.protocol.publish import (
     BatchItem,
-    CallbackConfig,
     Message,
     decode_message,
     encode_headers,
     from_batch_item,
     to_batch_item,
 )
+from django_workflow.protocol.queries import TOKEN_PARAMETER as TOKEN_PARAMETER
 from django_workflow.protocol.requests import (
-    NO_OVERRIDES,
     Batch,
-    CancelFailureCallback,
     CancelRun,
     CancelRuns,
-    DeleteDeadLetters,
     EngineRequest,
-    FetchDeadLetter,
-    FetchDeadLetters,
     FetchRun,
-    FetchRunEvents,
-    FetchRunLogs,
     FinishRun,
     GetWaiters,
-    LogsChosen,
     Notified,
     Notify,
     Publish,
     Published,
-    RerunFailureCallback,
-    RestartRuns,
-    ResumeRuns,
-    RunOverrides,
     Wait,
     WaiterInfo,
 )
@@ -80,8 +68,6 @@ R = TypeVar("R")
 
 JSON = "application/json"
 TEXT = "text/plain;charset=UTF-8"
-TOKEN_PARAMETER = "qstash_token"
-"""A token in the query: read it before anything else, it is never passed on."""
 
 _RUNS = "/v2/workflows/runs"
 _SCHEDULES = "/v2/schedules"
@@ -89,9 +75,6 @@ _SCHEDULE_SWITCHES: dict[str, type[PauseSchedule | ResumeSchedule]] = {
     "pause": PauseSchedule,
     "resume": ResumeSchedule,
 }
-_LOGS = "/v2/workflows/events"
-_DEAD_LETTERS = "/v2/workflows/dlq"
-_GROUPED = ("groupBy", "workflowRunId")
 # What may stand in a path segment as it is (RFC 3986); other clients leave it alone, so the ids are the same text.
 _SEGMENT_SAFE = "!$&'()*+,;=:@~"
 
@@ -194,57 +177,8 @@ def _encode_cancel_runs(request: CancelRuns) -> EncodedRequest:
     return EncodedRequest("DELETE", f"{_RUNS}?{urlencode(pairs)}" if pairs else _RUNS)
 
 
-def _encode_fetch_logs(request: FetchRunLogs | FetchRunEvents) -> EncodedRequest:
-    pairs = queries.encode_query(request, queries.LOGS)
-    if isinstance(request, FetchRunLogs):
-        pairs.insert(0, _GROUPED)
-    return EncodedRequest("GET", _with_query(_LOGS, pairs))
-
-
-def _encode_fetch_dead_letters(request: FetchDeadLetters) -> EncodedRequest:
-    pairs = queries.encode_query(request, queries.DEAD_LETTERS)
-    return EncodedRequest("GET", _with_query("/v2/dlq", [*pairs, ("source", "workflow")]))
-
-
-def _encode_fetch_dead_letter(request: FetchDeadLetter) -> EncodedRequest:
-    return EncodedRequest("GET", f"{_DEAD_LETTERS}/{_segment(request.dlq_id)}")
-
-
-def _encode_delete_dead_letters(request: DeleteDeadLetters) -> EncodedRequest:
-    pairs = queries.encode_query(request, queries.DEAD_LETTER_ACTIONS)
-    return EncodedRequest("DELETE", _with_query(_DEAD_LETTERS, pairs))
-
-
-def _encode_start_again(request: ResumeRuns | RestartRuns) -> EncodedRequest:
-    action = "resume" if isinstance(request, ResumeRuns) else "restart"
-    pairs = queries.encode_query(request, queries.DEAD_LETTER_ACTIONS)
-    return EncodedRequest("POST", _with_query(f"{_DEAD_LETTERS}/{action}", pairs), _override_headers(request.overrides))
-
-
-def _override_headers(overrides: RunOverrides) -> dict[str, str]:
-    failure = None if overrides.failure_url is None else CallbackConfig(url=overrides.failure_url)
-    headers = encode_headers(
-        Message(
-            destination="",
-            retries=overrides.retries,
-            delay=overrides.delay,
-            retry_delay=overrides.retry_delay,
-            flow_control=overrides.flow_control,
-            labels=overrides.labels,
-            failure_callback=failure,
-        )
-    )
-    del headers[h.METHOD]
-    return headers
-
-
-def _encode_failure_callback(request: RerunFailureCallback | CancelFailureCallback) -> EncodedRequest:
-    method = "POST" if isinstance(request, RerunFailureCallback) else "DELETE"
-    return EncodedRequest(method, f"{_DEAD_LETTERS}/callback/{_segment(request.dlq_id)}")
-
-
-def _with_query(path: str, pairs: queries.Pairs) -> str:
-    return f"{path}?{urlencode(pairs)}" if pairs else path
+def _encode_run_call(request: EngineRequest[Any]) -> EncodedRequest:
+    return EncodedRequest(*run_calls.ENCODERS[type(request)](request))
 
 
 _ENCODERS: dict[type[EngineRequest[Any]], Callable[[Any], EncodedRequest]] = {
@@ -257,15 +191,7 @@ _ENCODERS: dict[type[EngineRequest[Any]], Callable[[Any], EncodedRequest]] = {
     FinishRun: _encode_finish_run,
     CancelRun: _encode_cancel_run,
     CancelRuns: _encode_cancel_runs,
-    FetchRunLogs: _encode_fetch_logs,
-    FetchRunEvents: _encode_fetch_logs,
-    FetchDeadLetters: _encode_fetch_dead_letters,
-    FetchDeadLetter: _encode_fetch_dead_letter,
-    DeleteDeadLetters: _encode_delete_dead_letters,
-    ResumeRuns: _encode_start_again,
-    RestartRuns: _encode_start_again,
-    RerunFailureCallback: _encode_failure_callback,
-    CancelFailureCallback: _encode_failure_callback,
+    **dict.fromkeys(run_calls.ENCODERS, _encode_run_call),
 }
 
 
@@ -330,14 +256,8 @@ def decode_request(method: str, path: str, headers: Mapping[str, str], body: byt
                 return FetchRun(run_id=run_id, message_id=h.any_case(headers).get(h.MESSAGE_ID) or None)
             if method == "DELETE":
                 return _decode_delete_run(run_id, query, body)
-        if plain in (_LOGS, "/v2/workflows/logs") and method == "GET":
-            return _decode_fetch_logs(query)
-        if plain == "/v2/dlq" and method == "GET" and ("source", "workflow") in parse_qsl(query):
-            return FetchDeadLetters(**queries.decode_query(_pairs(query, "source"), queries.DEAD_LETTERS))
-        if plain.startswith(_DEAD_LETTERS):
-            request = _decode_dead_letters(method, plain[len(_DEAD_LETTERS) :], query, headers, body)
-            if request is not None:
-                return request
+        if request := run_calls.decode(method, plain, query, headers, body):
+            return request
         if call == "schedules":
             schedule = _decode_schedule(method, path, headers, body)
             if schedule is not None:
@@ -413,12 +333,23 @@ def decode_batch(body: bytes) -> tuple[Message, ...]:
     messages = []
     for index, item in enumerate(items):
         try:
+            _refuse_cron(item)
             messages.append(from_batch_item(item))
         except MessageInvalid as error:
             raise MessageInvalid(
                 f"Message {index} of the batch: {error}", name=error.name, value=error.value
             ) from error
     return tuple(messages)
+
+
+def _refuse_cron(item: BatchItem) -> None:
+    """A batch makes no schedules. Passing over the expression would deliver at once what was meant for later."""
+    for name, value in (item.headers or {}).items():
+        if value and name.lower() == h.CRON.lower():
+            raise MessageInvalid(f"{h.CRON} makes a schedule, and a batch makes none: {MAKE_SCHEDULE}", name=h.CRON)
+
+
+MAKE_SCHEDULE = "POST it to /v2/schedules/<destination>."
 
 
 def _decode_wait(event_id: str, headers: Mapping[str, str], body: bytes) -> Wait:
@@ -479,9 +410,7 @@ _CANCEL_FILTERS = {
 
 def _decode_cancel_runs(query: str, body: bytes) -> CancelRuns:
     found: dict[str, list[str]] = {}
-    for given, value in [*parse_qsl(query, keep_blank_values=True), *_body_filters(body)]:
-        if given == TOKEN_PARAMETER:
-            continue
+    for given, value in [*queries.query_pairs(query), *queries.body_pairs(body)]:
         name = _CANCEL_FILTERS.get(given.lower())  # callerIp is also written callerIP
         if name is None:
             # A filter that is passed over would cancel more than was asked for.
@@ -519,91 +448,6 @@ def _decode_cancel_runs(query: str, body: bytes) -> CancelRuns:
         caller_ip=one("callerIp"),
         flow_control_key=one("flowControlKey"),
     )
-
-
-def _pairs(query: str, *but: str) -> queries.Pairs:
-    """The parameters without the token and those named."""
-    pairs = parse_qsl(query, keep_blank_values=True)
-    return [(name, value) for name, value in pairs if name not in (TOKEN_PARAMETER, *but)]
-
-
-def _decode_fetch_logs(query: str) -> LogsChosen[Any]:
-    grouped = [value for name, value in _pairs(query) if name == "groupBy"]
-    if grouped not in ([], ["workflowRunId"]):
-        raise MessageInvalid("groupBy: logs are grouped by workflowRunId, or not at all.", name="groupBy")
-    fields = queries.decode_query(_pairs(query, "groupBy"), queries.LOGS)
-    return FetchRunLogs(**fields) if grouped else FetchRunEvents(**fields)
-
-
-def _decode_dead_letters(
-    method: str, rest: str, query: str, headers: Mapping[str, str], body: bytes
-) -> EngineRequest[Any] | None:
-    """The request at `/v2/workflows/dlq` and below; None when there is no such call."""
-    action, _, dlq_id = (unquote(piece) for piece in rest.removeprefix("/").partition("/"))
-    if method == "POST" and action in ("resume", "restart"):
-        fields = _chosen(query, body, dlq_id) | {"overrides": _decode_overrides(headers)}
-        return ResumeRuns(**fields) if action == "resume" else RestartRuns(**fields)
-    if action == "callback" and dlq_id and method in ("POST", "DELETE"):
-        return RerunFailureCallback(dlq_id=dlq_id) if method == "POST" else CancelFailureCallback(dlq_id=dlq_id)
-    if dlq_id or (rest and not action):
-        return None
-    if method == "DELETE":
-        return DeleteDeadLetters(**_chosen(query, body, action))
-    if method != "GET":
-        return None
-    if action:
-        return FetchDeadLetter(dlq_id=action)
-    return FetchDeadLetters(**queries.decode_query(_pairs(query), queries.DEAD_LETTERS))
-
-
-def _chosen(query: str, body: bytes, dlq_id: str) -> dict[str, Any]:
-    """The dead letters that are meant: the one in the path, else those that query and body name."""
-    if dlq_id:
-        return {"dlq_ids": (dlq_id,)}
-    return queries.decode_query([*_pairs(query), *_body_filters(body)], queries.DEAD_LETTER_ACTIONS)
-
-
-def _decode_overrides(headers: Mapping[str, str]) -> RunOverrides:
-    message = decode_message("", {name: value for name, value in headers.items() if name.lower() in _OVERRIDES})
-    failure = message.failure_callback
-    overrides = RunOverrides(
-        retries=message.retries,
-        delay=message.delay,
-        retry_delay=message.retry_delay,
-        flow_control=message.flow_control,
-        labels=message.labels,
-        failure_url=None if failure is None else failure.url,
-    )
-    return NO_OVERRIDES if overrides == NO_OVERRIDES else overrides
-
-
-_OVERRIDES = frozenset(
-    name.lower()
-    for name in (
-        h.RETRIES,
-        h.DELAY,
-        h.RETRY_DELAY,
-        h.FLOW_CONTROL_KEY,
-        h.FLOW_CONTROL_VALUE,
-        h.LABEL,
-        h.FAILURE_CALLBACK,
-    )
-)
-
-
-def _body_filters(body: bytes) -> Iterable[tuple[str, str]]:
-    """Filters in a JSON body, as older clients send them, in the form of a query."""
-    if not body.strip():
-        return
-    try:
-        filters = msgspec.json.decode(body, type=dict[str, str | bool | int | list[str] | None])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageInvalid(f"The body holds no filters: {error}.", name="body") from error
-    for name, value in filters.items():
-        if isinstance(value, list):
-            yield from ((name, item) for item in value or [""])
-        elif value is not None:
-            yield name, str(value)
 
 
 # Answers: value -> HTTP
@@ -758,21 +602,6 @@ def _nothing(request: EngineRequest[None], body: bytes) -> None:
     """The body is ignored, as SDKs do."""
 
 
-def _resource(kind: type[Any]) -> Callable[[EngineRequest[Any], bytes], Any]:
-    return lambda request, body: resources.decode_resource(body, kind)
-
-
-def _rerun_answer(request: RerunFailureCallback, body: bytes) -> resources.StartedRun:
-    """Documented as one object; engines also answer it as a list of one."""
-    try:
-        return resources.decode_resource(body, resources.StartedRun)
-    except msgspec.ValidationError:
-        runs = resources.decode_resource(body, resources.StartedRuns).workflow_runs
-    if len(runs) != 1:
-        raise MessageInvalid(f"{len(runs)} runs for one failure callback", name="body")
-    return runs[0]
-
-
 _ANSWERS: dict[type[EngineRequest[Any]], Callable[[Any, bytes], Any]] = {
     Publish: _publish_answer,
     Batch: _batch_answer,
@@ -783,21 +612,13 @@ _ANSWERS: dict[type[EngineRequest[Any]], Callable[[Any, bytes], Any]] = {
     FinishRun: _nothing,
     CancelRun: _nothing,
     CancelRuns: _cancelled_answer,
-    FetchRunLogs: _resource(resources.RunLogs),
-    FetchRunEvents: _resource(resources.RunEvents),
-    FetchDeadLetters: _resource(resources.RunDeadLetters),
-    FetchDeadLetter: _resource(resources.RunDeadLetter),
-    DeleteDeadLetters: _resource(resources.Deleted),
-    ResumeRuns: _resource(resources.StartedRuns),
-    RestartRuns: _resource(resources.StartedRuns),
-    RerunFailureCallback: _rerun_answer,
-    CancelFailureCallback: _nothing,
+    **run_calls.ANSWERS,
 }
 
 _ANSWERS |= {
     CreateSchedule: _created_schedule,
     ListSchedules: lambda request, body: tuple(resources.decode_resource(body, list[ScheduleInfo])),
-    FetchSchedule: _resource(ScheduleInfo),
+    FetchSchedule: run_calls.resource_answer(ScheduleInfo),
     DeleteSchedule: _nothing,
     PauseSchedule: _nothing,
     ResumeSchedule: _nothing,

@@ -23,7 +23,7 @@ from django_workflow.errors import MessageInvalid
 from django_workflow.protocol import headers as h
 from django_workflow.protocol.publish import BatchItem, Message, decode_message
 from django_workflow.protocol.requests import Batch, Publish, Published
-from django_workflow.protocol.wire import decode_batch, decode_request, split_destination
+from django_workflow.protocol.wire import MAKE_SCHEDULE, decode_batch, decode_request, split_destination
 
 
 def publish(request: ApiRequest, destination: str, queue: str = "") -> ApiResponse:
@@ -52,6 +52,8 @@ def batch(request: ApiRequest) -> tuple[Answers, ...]:
 
 def trigger(request: ApiRequest, destination: str) -> ApiResponse:
     """Start a run of the workflow at `destination`, whatever SDK serves it."""
+    if _has_cron(request):
+        raise MessageInvalid(f"{h.CRON} makes a schedule, and this call starts a run: {MAKE_SCHEDULE}", name=h.CRON)
     url, config = split_destination(destination)
     message = decode_message(url, request.headers, request.body, config)
     (taken,) = _take(request, (rest_start(message),), by_rest=True)

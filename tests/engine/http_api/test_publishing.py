@@ -141,6 +141,25 @@ def test_a_cron_expression_makes_a_schedule(api: Api, by: str) -> None:
     assert api.post(f"/v2/enqueue/q/{URL}{query}", b"x", headers=headers).status == 400
 
 
+@pytest.mark.parametrize("path", ["/v2/batch", "/v2/batch/trigger"])
+def test_a_cron_expression_in_a_batch_is_refused_and_nothing_of_the_batch_is_taken(api: Api, path: str) -> None:
+    """Passing over it would deliver at once what was meant for later."""
+    answer = api.post(path, [{"destination": URL}, {"destination": URL, "headers": {"upstash-cron": "0 9 * * *"}}])
+    assert answer.status == 400
+    assert "Message 1 of the batch" in answer.error
+    assert "/v2/schedules/" in answer.error
+    assert not MessageLog.objects.exists()
+    assert not Run.objects.exists()
+    assert not Schedule.objects.exists()
+
+
+@pytest.mark.parametrize("by", ["header", "query"])
+def test_a_run_is_not_started_at_once_when_a_cron_expression_comes_with_it(api: Api, by: str) -> None:
+    headers, query = ({"Upstash-Cron": "0 9 * * *"}, "") if by == "header" else ({}, "?upstash-cron=0%209%20*%20*%20*")
+    assert api.post(f"/v2/trigger/{URL}{query}", b"x", headers=headers).status == 400
+    assert not Run.objects.exists()
+
+
 def test_enqueue_makes_the_queue(api: Api) -> None:
     answer = api.post(f"/v2/enqueue/orders/{URL}?x=1", b"x")
     assert answer.json == {"messageId": MessageLog.objects.get().message_id}
