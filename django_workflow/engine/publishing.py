@@ -83,6 +83,7 @@ def _start(unit: UnitOfWork, message: Message, caller_ip: str, by_rest: bool) ->
         raise MessageInvalid(f"A run id has {LONGEST_RUN_ID} characters at most.", name=h.WORKFLOW_RUN_ID)
     known = intake.known_run(unit, fields.run_id)
     if known is None:
+        unit.flush()  # what is discarded below must be nothing but this run
         try:
             with transaction.atomic(using=unit.alias):
                 kind = Run.TriggerKind.API if by_rest else Run.TriggerKind.CODE

@@ -15,7 +15,7 @@ from django.db import connections
 
 from django_workflow import NonRetryableError, WorkflowContext, workflow
 from django_workflow.authoring.registry import registry
-from django_workflow.engine import limits
+from django_workflow.engine import intake, limits
 from django_workflow.engine.settle import NO_SDK, NOT_A_WORKFLOW, NOT_STARTED
 from django_workflow.models import DeadLetter, Delivery, MessageLog, Queue, Run, Schedule, UrlGroup
 from django_workflow.protocol.identifiers import new_run_id
@@ -825,3 +825,20 @@ def test_a_foreign_workflow_invokes_our_own(api: Api) -> None:
     assert Run.objects.get(run_id=child_id).result == "42"
     _, answered = journals[1]
     assert json.loads(json.loads(answered.raw)["out"]) == {"body": "42", "isFailed": False, "isCanceled": False}
+
+
+def test_a_start_that_another_process_made_meanwhile_takes_nothing_of_its_batch_away(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, going = new_run_id(), new_run_id()
+    for item in (start(run_id), start(going)):
+        api.post("/v2/batch", [item])
+    looks = [None]  # as long as the other one's transaction is open, its run cannot be seen
+    known_run = intake.known_run
+    monkeypatch.setattr(intake, "known_run", lambda unit, name: looks.pop() if looks else known_run(unit, name))
+    answer = api.post("/v2/batch", [{"destination": URL}, result(going, 1), start(run_id)])
+    assert answer.status == 200
+    assert [item.get("deduplicated", False) for item in answer.json] == [False, False, True]
+    assert MessageLog.objects.get().message_id == answer.json[0]["messageId"]
+    assert Delivery.objects.filter(kind=Delivery.Kind.MESSAGE).count() == 1
+    assert Run.objects.get(run_id=going).journal.count() == 1
