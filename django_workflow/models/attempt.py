@@ -37,9 +37,9 @@ class Attempt(models.Model):
         ordering = ("started_at",)
         indexes = (
             models.Index(fields=("message_key",), name="workflow_attempt_message"),
-            # By kind: the log of messages reads past none of the runs' attempts.
-            models.Index(fields=("kind", "started_at"), name="workflow_attempt_started"),
-            models.Index(fields=("kind", "finished_at"), name="workflow_attempt_finished"),
+            # By kind, and in the order of the log of messages: it reads past none of the runs' attempts.
+            models.Index(fields=("kind", "started_at", "message_key", "number"), name="workflow_attempt_started"),
+            models.Index(fields=("kind", "finished_at", "message_key", "number"), name="workflow_attempt_finished"),
         )
 
     def __str__(self) -> str:

@@ -83,7 +83,8 @@ class MessageLog(models.Model):
         verbose_name_plural = _("messages")
         ordering = ("-created_at",)
         indexes = (
-            models.Index(fields=("-created_at",), name="workflow_message_created"),
+            # Read backwards for the newest: MariaDB takes the key behind a descending column the other way round.
+            models.Index(fields=("created_at",), name="workflow_message_created"),
             models.Index(fields=("finished_at",), name="workflow_message_finished"),
             models.Index(fields=("active_at",), name="workflow_message_active"),
             models.Index(fields=("cancel_requested_at",), name="workflow_message_cancel"),
