@@ -84,7 +84,7 @@ class Engine(Child):
                 raise AssertionError(f"The run ended as {run['status']}, not {wanted}: {run['error']}")
             if time.monotonic() > limit:
                 raise AssertionError(f"Not {wanted} within {RUN_SECONDS} s: {run}")
-            time.sleep(0.02)
+            time.sleep(0.04)
         return self.rows(run_id)
 
 

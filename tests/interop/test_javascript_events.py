@@ -65,7 +65,7 @@ def test_everybody_who_waits_is_told(engine: Engine, trigger: Trigger, js: Clien
 
 def test_one_run_is_told_before_it_waits(engine: Engine, trigger: Trigger, js: Client, unique: str) -> None:
     run_id = trigger("waits", {"event": unique}, delay=1)
-    other = trigger("waits", {"event": unique, "timeout": 2}, delay=1)
+    other = trigger("waits", {"event": unique, "timeout": 1}, delay=1)
     js(
         "return await workflow.notify({ eventId, eventData: 'early', workflowRunId })",
         eventId=unique,
