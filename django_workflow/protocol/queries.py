@@ -10,10 +10,39 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
 
 from django_workflow.errors import MessageInvalid
 
 Pairs = list[tuple[str, str]]
+
+TOKEN_PARAMETER = "qstash_token"
+"""A token in the query: read it before anything else, it is never passed on."""
+
+
+def query_pairs(query: str, *but: str) -> Pairs:
+    """The parameters of a query without the token and those named."""
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return [(name, value) for name, value in pairs if name not in (TOKEN_PARAMETER, *but)]
+
+
+def body_pairs(body: bytes) -> Pairs:
+    """Filters in a JSON body, as older clients send them, in the form of a query. Raises MessageInvalid."""
+    if not body.strip():
+        return []
+    try:
+        filters = msgspec.json.decode(body, type=dict[str, str | bool | int | list[str] | None])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageInvalid(f"The body holds no filters: {error}.", name="body") from error
+    pairs: Pairs = []
+    for name, value in filters.items():
+        if isinstance(value, list):
+            pairs += ((name, item) for item in value or [""])
+        elif value is not None:
+            pairs.append((name, str(value)))
+    return pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from django_workflow.engine.failed_runs import unknown
 from django_workflow.engine.http_api.request import ApiRequest, Route
 from django_workflow.engine.http_api.runs import ask
 from django_workflow.engine.transport import EngineTransport
-from django_workflow.protocol import headers as h
 from django_workflow.protocol.queries import DEAD_LETTER_ACTIONS, DEAD_LETTERS
 from django_workflow.protocol.requests import DeleteDeadLetters, RestartRuns, ResumeRuns
 from django_workflow.protocol.resources import Deleted, RunDeadLetter, RunDeadLetters, StartedRun, StartedRuns
+from django_workflow.protocol.run_calls import OVERRIDES
 from django_workflow.protocol.wire import decode_request
 
 
@@ -29,15 +29,6 @@ def delete_one(request: ApiRequest, dlq_id: str) -> Deleted:
 
 _LIST = tuple(parameter.name for parameter in DEAD_LETTERS)
 _ACTIONS = tuple(parameter.name for parameter in DEAD_LETTER_ACTIONS)
-_OVERRIDES = (
-    h.RETRIES,
-    h.DELAY,
-    h.RETRY_DELAY,
-    h.FLOW_CONTROL_KEY,
-    h.FLOW_CONTROL_VALUE,
-    h.LABEL,
-    h.FAILURE_CALLBACK,
-)
 _ONE = "/v2/workflows/dlq/{dlq_id}"
 
 ROUTES: tuple[Route, ...] = (
@@ -65,7 +56,7 @@ ROUTES: tuple[Route, ...] = (
         ask,
         "Go on with failed runs where they failed, at most 50.",
         query=_ACTIONS,
-        headers=_OVERRIDES,
+        headers=OVERRIDES,
         answer=StartedRuns,
     ),
     Route(
@@ -74,7 +65,7 @@ ROUTES: tuple[Route, ...] = (
         ask,
         "Begin failed runs anew, at most 50.",
         query=_ACTIONS,
-        headers=_OVERRIDES,
+        headers=OVERRIDES,
         answer=StartedRuns,
     ),
     Route(
@@ -82,7 +73,7 @@ ROUTES: tuple[Route, ...] = (
         "/v2/workflows/dlq/resume/{dlq_id}",
         start_one,
         "Go on with a failed run where it failed.",
-        headers=_OVERRIDES,
+        headers=OVERRIDES,
         answer=StartedRun,
     ),
     Route(
@@ -90,7 +81,7 @@ ROUTES: tuple[Route, ...] = (
         "/v2/workflows/dlq/restart/{dlq_id}",
         start_one,
         "Begin a failed run anew.",
-        headers=_OVERRIDES,
+        headers=OVERRIDES,
         answer=StartedRun,
     ),
     Route(
