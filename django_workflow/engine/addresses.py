@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from django_workflow.client.urls import INTERNAL_ORIGIN, workflow_path
 from django_workflow.conf import get_settings
@@ -17,7 +17,7 @@ def is_internal(url: str) -> bool:
 
 def is_served(url: str) -> bool:
     """Whether `url` is a workflow at the internal origin. Publishers must not reach other views from inside."""
-    return url.startswith(INTERNAL_ORIGIN + serve_prefix())
+    return _is_workflow(url, INTERNAL_ORIGIN)
 
 
 def is_own(url: str) -> bool:
@@ -25,7 +25,21 @@ def is_own(url: str) -> bool:
     if is_internal(url):
         return True
     base_url = get_settings().base_url
-    return bool(base_url) and url.startswith(f"{base_url}{serve_prefix()}")
+    return base_url is not None and _is_workflow(url, base_url)
+
+
+def _is_workflow(url: str, origin: str) -> bool:
+    """Whether a URL is that of a workflow and of nothing beside it: `…/serve/../../admin/` would lead to any page."""
+    prefix = origin + serve_prefix()
+    if not url.startswith(prefix):
+        return False
+    path, slash, rest = url[len(prefix) :].partition("/")
+    name = unquote(path)
+    # Some server on the way may decode once more, so a percent sign is none of a name's.
+    return bool(name and slash and not _NO_NAME_RE.search(name) and rest[:1] in ("", "?", "#"))
+
+
+_NO_NAME_RE = re.compile(r"[/?#%]|(?:^|\\)\.\.?(?:\\|$)")
 
 
 def check_destination(url: str) -> None:
