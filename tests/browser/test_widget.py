@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,9 @@ class Site:
     def stop(self) -> None:
         self.server.should_exit = True
         self.thread.join(10)
+        # A server that goes away in the middle of a stream leaves Django's file of the request's body open.
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+            gc.collect()
 
 
 @pytest.fixture
@@ -392,8 +398,11 @@ def test_a_socket_that_breaks_at_any_frame_ends_in_the_same_state(
     assert len(updates) == len(STORY)  # each was handled once
 
 
-def test_a_server_that_goes_away_and_comes_back(page: Page, site: Site, run: Run, teller: Teller) -> None:
-    page.goto(f"{site.url}/")
+@pytest.mark.parametrize("transport", ["auto", "sse"])
+def test_a_server_that_goes_away_and_comes_back(
+    page: Page, site: Site, run: Run, teller: Teller, transport: str
+) -> None:
+    page.goto(f"{site.url}/?transport={transport}")
     connection_is(page, "connected")
     for tell in STORY[:4]:
         tell(teller)
@@ -488,6 +497,25 @@ def test_who_loses_the_right_is_told(page: Page, site: Site, run: Run, teller: T
     expect(status(page)).to_have_text("You cannot see this run")
 
 
+def test_a_right_that_is_withdrawn_ends_the_stream(
+    page: Page, site: Site, run: Run, approver: User, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "RECHECK_SECONDS", 0.1)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{site.url}/?transport=sse&id=1")
+    connection_is(page, "connected")
+    teller.tell("runStart")
+    expect(status(page)).to_have_text("Running")
+    Run.objects.update(owner=None)
+    expect(status(page)).to_have_text("You cannot see this run")
+    asked.clear()
+    teller.step("stepStart", 1, "Reserve stock")
+    page.wait_for_timeout(2000)
+    assert asked == []  # nobody tries again
+    assert steps(page) == []
+
+
 def test_a_run_that_was_deleted_is_gone(page: Page, site: Site, run: Run) -> None:
     page.goto(f"{site.url}/")
     connection_is(page, "connected")
@@ -559,13 +587,18 @@ def test_any_answer_can_be_given_as_json(page: Page, site: Site, run: Run, telle
 
 
 class AmountForm(forms.Form):
-    amount = forms.IntegerField()
+    amount = forms.IntegerField(help_text="Seven would be right.")
+    kind = forms.ChoiceField(choices=[("all", "All"), ("half", "Half")], widget=forms.RadioSelect, required=False)
 
 
-def test_a_form_of_the_project_is_filled_in(page: Page, site: Site, run: Run, teller: Teller, approver: User) -> None:
+def ask_with_form(run: Run, teller: Teller) -> None:
     prompt = encode_prompt(FormPrompt(form=f"{__name__}.AmountForm"))
     run.input_requests.create(step_id=1, event_id="form", prompt=prompt, created_at=timezone.now())
     ask(run, teller, event_id="form")
+
+
+def test_a_form_of_the_project_is_filled_in(page: Page, site: Site, run: Run, teller: Teller, approver: User) -> None:
+    ask_with_form(run, teller)
     page.goto(f"{site.url}/?respond=1")
     page.get_by_label("Amount").fill("6")
     page.get_by_role("button", name="Send").click()
@@ -640,5 +673,27 @@ def test_the_widget_is_accessible(
     page.get_by_text("Another answer").click()
     found = Axe().run(page)
     page.screenshot(path=tmp_path / "widget.png")
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth <= 320")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("view", ["steps", "timeline"])
+def test_timelines_and_forms_are_accessible(
+    page: Page, site: Site, run: Run, teller: Teller, approver: User, view: str, theme: str
+) -> None:
+    page.set_viewport_size({"width": 320, "height": 800})
+    ask_with_form(run, teller)
+    started = timezone.now() - timedelta(seconds=9)
+    for number, state in enumerate(("success", "failed", "running", "retrying", "sleeping", "canceled"), start=2):
+        run.steps.create(
+            step_id=number, name=f"a {state} step", step_type="Run", status=state, error="It broke.", started_at=started
+        )
+    page.goto(f"{site.url}/?respond=1&view={view}&theme={theme}")
+    expect(page.locator("workflow-progress rect")).to_have_count(6 if view == "timeline" else 0)
+    page.get_by_label("Amount").fill("6")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("[data-wf=problem]")).to_contain_text("Enter seven.")
+    found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth <= 320")

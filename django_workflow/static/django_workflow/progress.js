@@ -40,9 +40,6 @@ export class WorkflowProgress extends HTMLElement {
   get status() {
     return this.#status;
   }
-  get #hasBars() {
-    return this.getAttribute("view") === "timeline";
-  }
   get isTriggering() {
     return this.#status === "starting";
   }
@@ -222,7 +219,7 @@ export class WorkflowProgress extends HTMLElement {
       if (type === "waitingForInput") this.#emit("waiting", message);
       // The form, and the end of a sleep, are not in the event.
       if (type === "waitingForInput" ? this.hasAttribute("respond") : /^Sleep/.test(stepType)) this.refresh();
-      if (this.#hasBars) this.#timers.refresh ?? this.#timers.set("refresh", 500, () => this.refresh());
+      if (this.getAttribute("view") === "timeline") this.#timers.refresh ?? this.#timers.set("refresh", 500, () => this.refresh());
       if (type === "runFinish") this.#timers.set("finish", 0, () => this.#finish(message));
     } else {
       const { connection } = this.#store.getState();
@@ -236,8 +233,8 @@ export class WorkflowProgress extends HTMLElement {
 
   #finish(message) {
     this.#render();
+    if (this.#timers.refresh) this.refresh();
     this.disconnect();
-    if (this.#hasBars) this.refresh(); // the last ones
     this.#emit("finish", message);
     const url = new URL(this.getAttribute("redirect-on-success") ?? "about:blank", location.href);
     if (this.#status === "success" && /^http/.test(url.protocol)) location.assign(url);
