@@ -34,7 +34,7 @@ def tell_calls(get_response: Next) -> Next:
 def refuse_strangers(get_response: Next) -> Next:
     """The token is public, so a page of any site could make its visitor's browser publish here.
 
-    Browsers say which site a writing call comes from; only pages of this machine may make one. What pages read is
+    Browsers say which site a call comes from; only pages of this machine may make one that writes. What pages read is
     kept from them by the browser itself, as this server never allows it.
     """
 
@@ -45,11 +45,23 @@ def refuse_strangers(get_response: Next) -> Next:
             near = ", ".join(settings.ALLOWED_HOSTS)
             return _refusal(400, f"The host in this call is not one of {near}. --host lets others in.")
         origin = request.headers.get("Origin")
-        if origin and request.method not in ("GET", "HEAD") and not _is_near(origin):
+        if not origin and _publishes(request) and request.headers.get("Sec-Fetch-Site") == "cross-site":
+            return _refusal(403, "A web page of elsewhere may not call the development server; your own server may.")
+        if origin and (_writes(request) or _publishes(request)) and not _is_near(origin):
             return _refusal(403, f"A web page of {origin} may not call the development server; your own server may.")
         return get_response(request)
 
     return middleware
+
+
+def _writes(request: HttpRequest) -> bool:
+    return request.method not in ("GET", "HEAD")
+
+
+def _publishes(request: HttpRequest) -> bool:
+    """Whether a call may publish by any method: an image or a link does, to which browsers add no Origin. Webhooks are
+    meant to be called from elsewhere: their URLs are secrets."""
+    return request.path.startswith("/v2/") and not request.path.startswith("/v2/workflows/hooks/")
 
 
 def _refusal(status: int, error: str) -> HttpResponse:

@@ -178,6 +178,21 @@ def test_a_web_page_of_elsewhere_may_not_publish(server: DevServerProcess, origi
     assert origin in answer.json()["error"]
 
 
+@pytest.mark.parametrize(
+    "sent", [{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, {"Origin": "https://evil.example"}]
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_nor_may_it_by_an_image_or_a_link(
+    server: DevServerProcess, destination: Destination, method: str, sent: dict[str, str]
+) -> None:
+    """Any method publishes, and the public token may stand in the query. Browsers send no Origin with an image."""
+    path = f"/v2/publish/{destination.url}/image?qstash_token={server.variables['QSTASH_TOKEN']}"
+    assert server.call(method, path, headers={"Authorization": "", **sent}).status_code == 403
+    near = {"Sec-Fetch-Site": "cross-site", "Origin": "http://127.0.0.1:3000"}
+    assert server.call("GET", path, headers={"Authorization": "", **near}).status_code == 200
+    assert destination.received().path == "/image"
+
+
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:5173", "http://[::1]:3000"])
 def test_a_page_of_this_machine_may(server: DevServerProcess, destination: Destination, origin: str) -> None:
     publish(server, f"{destination.url}/page", Origin=origin)
