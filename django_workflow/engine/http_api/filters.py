@@ -51,9 +51,8 @@ class Filters:
 
     def urls(self, name: str) -> list[str]:
         """The values of a filter that are URLs or paths: a comma in one is its own, unless another one follows it."""
-        return [
-            part.strip() for value in self._found.get(name, []) for part in _BETWEEN_RE.split(value) if part.strip()
-        ]
+        values = (part.strip() for value in self._found.get(name, []) for part in _BETWEEN_RE.split(value))
+        return self._some(name, [value for value in values if value])
 
     def one(self, name: str) -> str | None:
         """The only value; None when it was not given or is empty. Raises MessageInvalid for several."""
@@ -63,11 +62,13 @@ class Filters:
         return values[0] or None if values else None
 
     def ids(self, name: str) -> list[str]:
-        """The ids. Raises MessageInvalid when the parameter is there but names nothing: nobody means all by that."""
-        ids = self.all(name)
-        if name in self._found and not ids:
+        """The same. Raises MessageInvalid when the parameter is there but names nothing: nobody means all by that."""
+        return self._some(name, self.all(name))
+
+    def _some(self, name: str, values: list[str]) -> list[str]:
+        if name in self._found and not values:
             raise MessageInvalid(f"{name} names nothing; leave it away to mean all.", name=name)
-        return ids
+        return values
 
     def whole(self, name: str) -> int | None:
         text = self.one(name)

@@ -159,19 +159,21 @@ _COLUMNS = {
 
 
 def chosen(filters: Filters, prefix: str = "") -> Q:
-    """The messages that the filters mean. `prefix` leads to them from another model's rows."""
+    """The messages that the filters mean. `prefix` leads to them from another model's rows.
+
+    Raises MessageInvalid for a filter that names nothing.
+    """
     found = Q()
     for name, column in _COLUMNS.items():
         if name in filters:
-            found &= Q(**{f"{prefix}{column}__in": filters.all(name)})
+            found &= Q(**{f"{prefix}{column}__in": filters.ids(name)})
     for name in ("url", "path"):
         if name in filters:
             found &= Q(**{f"{prefix}{name}__in": filters.urls(name)})
     if "host" in filters:
-        found &= Q(**{f"{prefix}host__in": [host.lower() for host in filters.all("host")]})
+        found &= Q(**{f"{prefix}host__in": [host.lower() for host in filters.ids("host")]})
     if "label" in filters:
-        labels = (Q(**{f"{prefix}labels__contains": f",{label},"}) for label in filters.all("label"))
-        found &= reduce(or_, labels, Q(pk__in=()))
+        found &= reduce(or_, (Q(**{f"{prefix}labels__contains": f",{label},"}) for label in filters.ids("label")))
     if "messageId" in filters or "messageIds" in filters:
         found &= Q(**{f"{prefix}pk__in": message_keys(filters)})
     return found
