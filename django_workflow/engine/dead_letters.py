@@ -161,6 +161,8 @@ def rerun_failure_callback(unit: UnitOfWork, request: RerunFailureCallback) -> S
 def cancel_failure_callback(unit: UnitOfWork, request: CancelFailureCallback) -> None:
     """Stop a failure callback that is in progress; an attempt under way ends unheard. Raises EngineError: 404, 400."""
     letter = failed_runs.find(unit.alias, request.dlq_id)
+    assert letter.run is not None
+    unit.lock([letter.run.pk])  # as the settlement of the callback does, which takes delivery and letter the other way
     states = DeadLetter.FailureState
     running = DeadLetter.objects.using(unit.alias).filter(pk=letter.pk, failure_state=states.IN_PROGRESS)
     if not running.update(failure_state=states.CANCELED):
