@@ -14,9 +14,10 @@ from uuid import UUID
 
 import msgspec
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Length
 
 from django_workflow.conf import get_settings
-from django_workflow.engine.cursors import page
+from django_workflow.engine.cursors import cursor_of, page
 from django_workflow.engine.records import RunConfig, decode_config, from_unix, milliseconds, raw
 from django_workflow.engine.shown import Shown
 from django_workflow.errors import EngineError
@@ -36,6 +37,9 @@ from django_workflow.protocol.resources import FailureCallbackInfo, RunDeadLette
 from django_workflow.protocol.states import FailureCallbackState
 
 LISTED_AT_ONCE = 100
+
+LARGEST_PAGE = 32 * 1024 * 1024
+"""Bodies of so many characters end a page early."""
 
 FAILURE_STATES = {
     FailureCallbackState.IN_PROGRESS: DeadLetter.FailureState.IN_PROGRESS,
@@ -171,9 +175,26 @@ def counted(count: int | None, default: int, most: int) -> int:
 
 def fetch(alias: str, request: FetchDeadLetters) -> RunDeadLetters:
     count = counted(request.count, LISTED_AT_ONCE, LISTED_AT_ONCE)
-    letters, cursor = page(_fitting(alias, request), count, request.cursor)
+    size = Length("run__payload") + Length("response_body") + Length("failure_response")
+    bare = _fitting(alias, request).select_related(None).only("pk", "created_at").annotate(size=size)
+    found, cursor = page(bare, count, request.cursor)
+    kept = _within_budget(found)
+    if len(kept) < len(found):
+        cursor = cursor_of(kept[-1])
+    whole = _letters(alias).in_bulk([letter.pk for letter in kept])
+    letters = [whole[letter.pk] for letter in kept if letter.pk in whole]  # else it went meanwhile
     sent = sent_at(alias, letters)
     return RunDeadLetters(messages=tuple(_document(letter, sent[letter.pk]) for letter in letters), cursor=cursor)
+
+
+def _within_budget(found: list[Any]) -> list[Any]:
+    """The first of these dead letters whose bodies are not too much together; at least one."""
+    total = 0
+    for index, letter in enumerate(found):
+        total += letter.size
+        if index and total > LARGEST_PAGE:
+            return found[:index]
+    return found
 
 
 def fetch_one(alias: str, request: FetchDeadLetter) -> RunDeadLetter:

@@ -10,6 +10,8 @@ import pytest
 
 from django_workflow import NonRetryableError, WorkflowContext, workflow
 from django_workflow.client.client import Client
+from django_workflow.engine import failed_runs
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.errors import EngineError
 from django_workflow.models import DeadLetter, Delivery, JournalEntry, Run
 from django_workflow.protocol.identifiers import message_id_of
@@ -186,6 +188,39 @@ def test_a_callback_in_progress_is_stopped(clock: WorkflowClock) -> None:
     with pytest.raises(EngineError, match="nothing to cancel") as caught:
         Client().cancel_failure_function(str(letter.pk))
     assert caught.value.status == 400
+
+
+def test_stopping_a_callback_takes_the_run_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its settlement does, which goes from the delivery to the dead letter: else both would wait for each other."""
+    run = make_run(status=Run.Status.FAILED)
+    letter = make_dead_letter(run, failure_state=DeadLetter.FailureState.IN_PROGRESS)
+    lock, seen = UnitOfWork.lock, []
+
+    def locked(unit: UnitOfWork, keys: Any) -> set[Any]:
+        got = lock(unit, keys)
+        seen.append((got, DeadLetter.objects.get().failure_state))
+        return got
+
+    monkeypatch.setattr(UnitOfWork, "lock", locked)
+    Client().cancel_failure_function(str(letter.pk))
+    assert seen == [({run.pk}, DeadLetter.FailureState.IN_PROGRESS)]
+
+
+def test_a_page_ends_early_when_its_bodies_grow_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [make_run(status=Run.Status.FAILED, payload="x" * 1000) for _ in range(5)]
+    for run in runs:
+        make_dead_letter(run, response_body="")
+    monkeypatch.setattr(failed_runs, "LARGEST_PAGE", 2500)
+    client, found, cursor = Client(), [], None
+    for size in (2, 2, 1):
+        page = client.dead_letters(cursor=cursor)
+        assert len(page.messages) == size
+        found += [message.workflow_run_id for message in page.messages]
+        cursor = page.cursor
+    assert cursor is None
+    assert sorted(found) == sorted(run.run_id for run in runs)
+    monkeypatch.setattr(failed_runs, "LARGEST_PAGE", 10)
+    assert len(client.dead_letters().messages) == 1
 
 
 def test_a_stopped_attempt_under_way_ends_unheard(clock: WorkflowClock) -> None:
