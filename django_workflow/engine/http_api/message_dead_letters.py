@@ -63,12 +63,7 @@ class Retried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def listing(request: ApiRequest) -> DeadMessages:
-    filters = Filters(request, QUERY)
-    rows = _chosen(filters).annotate(size=Length("message__body") + Length("message__response_body"))
-    found, cursor = page(rows.only("pk", "created_at"), filters.count(MOST_COUNT, MOST_COUNT), filters.one("cursor"))
-    kept = _within_budget(found)
-    if len(kept) < len(found):
-        cursor = cursor_of(kept[-1])
+    kept, cursor = _page(Filters(request, QUERY))
     letters = _letters().select_related("message").in_bulk([row.pk for row in kept])
     return DeadMessages(cursor=cursor, messages=[_info(letters[row.pk]) for row in kept if row.pk in letters])
 
@@ -106,13 +101,15 @@ def retry(request: ApiRequest, dlq_id: str) -> ApiResponse:
 
 
 def retry_many(request: ApiRequest) -> ApiResponse:
-    """Publish those named once more (404 when one is unknown: then none is), else those that fit, at most 100."""
+    """Publish those named once more (404 when one is unknown: then none is), else those that fit; at most 100, and no
+    more than a page holds of those that fit."""
     filters = Filters(request, ACTION_QUERY, with_body=True)
     ids, cursor = list(dict.fromkeys(filters.ids("dlqIds"))), None
     if "dlqIds" not in filters:
-        count = filters.count(MOST_COUNT, MOST_COUNT)
-        found, cursor = page(_chosen(filters).only("pk", "created_at"), count, filters.one("cursor"))
+        found, cursor = _page(filters)
         ids = [str(row.pk) for row in found]
+    if len(ids) > MOST_COUNT:
+        raise MessageInvalid(f"{len(ids)} messages are named; at most {MOST_COUNT} are retried at once.", name="dlqIds")
     return answer(Retried(cursor=cursor, responses=_retry(ids, request.headers) if ids else []), 201)
 
 
@@ -148,6 +145,14 @@ def _status(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 5):
         raise MessageInvalid(f"responseStatus: {text[:50]!r} is no HTTP status.", name="responseStatus", value=text)
     return int(text)
+
+
+def _page(filters: Filters) -> tuple[Sequence[Any], str | None]:
+    """Keys of the dead letters that fit, as many as a page may hold, and the cursor for those that follow."""
+    rows = _chosen(filters).annotate(size=Length("message__body") + Length("message__response_body"))
+    found, cursor = page(rows.only("pk", "created_at"), filters.count(MOST_COUNT, MOST_COUNT), filters.one("cursor"))
+    kept = _within_budget(found)
+    return kept, cursor if len(kept) == len(found) else cursor_of(kept[-1])
 
 
 def _within_budget(found: Sequence[Any]) -> Sequence[Any]:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -268,6 +269,23 @@ class TestRetry:
         assert "cursor" not in second
         assert api.post("/v2/dlq/retry?label=vip").json == {"responses": []}
         assert listed(api) == [other]
+
+    def test_of_what_fits_takes_no_more_than_a_page_holds(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All of them are in memory, and in one transaction."""
+        for _ in range(3):
+            fail(body="x" * 50)
+        monkeypatch.setattr("django_workflow.engine.http_api.message_dead_letters.LARGEST_PAGE", 130)
+        first = api.post("/v2/dlq/retry").json
+        assert len(first["responses"]) == 2
+        second = api.post(f"/v2/dlq/retry?cursor={first['cursor']}").json
+        assert len(second["responses"]) == 1
+        assert listed(api) == []
+
+    def test_of_more_than_a_hundred_that_are_named_is_refused(self, api: Api) -> None:
+        dlq_id = fail()
+        answer = api.post("/v2/dlq/retry", {"dlqIds": [dlq_id, *(str(uuid4()) for _ in range(100))]})
+        assert (answer.status, "at most 100" in answer.error) == (400, True)
+        assert listed(api) == [dlq_id]
 
     def test_of_a_callback_makes_a_callback(self, api: Api) -> None:
         post(callback="https://told.example/", callback_retries="0")
