@@ -16,17 +16,16 @@ from django_workflow.engine import flow_control
 from django_workflow.engine.facts import Answer
 from django_workflow.engine.flow_control import KEYS_PER_CLAIM, note_limits, start_late
 from django_workflow.engine.leases import claim, release
-from django_workflow.engine.publishing import accept_all
 from django_workflow.engine.records import Lease
 from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.engine.writing import write
 from django_workflow.errors import MessageInvalid
 from django_workflow.models import Delivery, FlowKey
 from django_workflow.protocol.identifiers import uuid7
-from django_workflow.protocol.publish import CallbackConfig, FlowControl, Message
+from django_workflow.protocol.publish import CallbackConfig, FlowControl
 from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_workflows
 from django_workflow.testing.factories import make_delivery, make_run
-from tests.engine.deliveries import Hand, start
+from tests.engine.deliveries import Hand, finish, start
 
 ALIAS = "default"
 pytestmark = pytest.mark.django_db
@@ -149,13 +148,11 @@ def test_workers_that_claim_at_the_same_time_keep_to_the_limits(clock: WorkflowC
 def test_the_end_of_a_limited_delivery_wakes_the_worker(clock: WorkflowClock) -> None:
     """Its slot is free, and what waits for it is due since long ago: no timer tells of it."""
     limits = FlowControl(key="one", parallelism=1)
-    message = Message(destination="https://shop.example/", flow_control=limits)
-    write(ALIAS, lambda unit: accept_all(unit, [message, message]))
+    runs = {run.pk: run for run in (start(flow_control=limits), start(flow_control=limits))}
     hand = Hand(clock)
     (lease,) = hand.claim()
-    assert hand.settle(lease).wake
-    (lease,) = hand.claim()
-    assert hand.settle(lease, answer=Answer(status=500)).wake
+    assert hand.settle(lease, finish(runs[lease.run_key])).wake
+    assert len(hand.claim()) == 1
 
 
 def test_every_call_of_a_runs_endpoint_counts_and_calls_to_others_do_not(clock: WorkflowClock) -> None:
