@@ -18,6 +18,7 @@ from django_workflow.engine.leases import claim
 from django_workflow.engine.records import Lease
 from django_workflow.engine.shared import remember, send_signals, shared_cache
 from django_workflow.engine.unit_of_work import After
+from django_workflow.errors import Misconfigured
 from django_workflow.protocol.identifiers import uuid7
 from django_workflow.protocol.requests import Notified
 from django_workflow.testing.calls import current_network
@@ -30,6 +31,11 @@ class Harness:
     """The engine's cycle without threads. `trusted=False` sends every message through its wire form, signed."""
 
     def __init__(self, *, trusted: bool = True, batch: int = 16) -> None:
+        if get_settings().is_hosted:
+            raise Misconfigured(
+                'The engine is hosted ("engine": "qstash"), and no test can drive it. In the settings of your tests '
+                'write DJANGO_WORKFLOW = {**DJANGO_WORKFLOW, "engine": "embedded", "base_url": None}.'
+            )
         self.alias = get_settings().database
         self.worker_key: UUID = uuid7()
         self.batch = batch
