@@ -64,9 +64,12 @@ class Resumption:
         self.answers: dict[int, int] = {}
         """Calls by the step's number: where their last answer stands in the old journal."""
         self.kept: set[int] = set()
+        self.places: dict[int, int] = {}
+        """Where the kept messages stand in the new journal, by their place in the old one."""
         self.copies: dict[int, JournalEntry] = {}
         """Entries of the new journal that a delivery brings, by their place in the old one."""
         self.last: JournalEntry | None = None
+        self.old = {step.step_id: step for step in Step.objects.using(unit.alias).filter(run=failed)}
 
     def perform(self) -> None:
         """Write the new run's journal, steps and deliveries."""
@@ -113,7 +116,6 @@ class Resumption:
     def _copy_journal(self) -> None:
         """Copy the kept messages in their order; their places move up where one is left out."""
         wanted = {*self.answers.values(), *(position for position, _ in self.plans.values())}
-        self.places: dict[int, int] = {}
         position = 0
         for chunk in self._chunks():
             rows = []
@@ -152,7 +154,6 @@ class Resumption:
 
     def _copy_steps(self) -> None:
         """Show the finished steps; one that still sleeps goes on sleeping."""
-        self.old = {step.step_id: step for step in Step.objects.using(self.unit.alias).filter(run=self.failed)}
         rows = []
         for step in self.old.values():
             if step.step_id not in self.results or step.position not in self.places:
@@ -205,8 +206,8 @@ class Resumption:
         """Sequential: at most one step was open, and it is the next."""
         open_children = {number: runs for number, runs in self.children.items() if number not in self.results}
         if self.answers:
-            ((number, position),) = list(self.answers.items())[-1:]
-            self._bring_back(number, self.copies[position])
+            number = max(self.answers)
+            self._bring_back(number, self.copies[self.answers[number]])
         elif open_children:
             number = max(open_children)
             self._join(number, open_children[number], concurrent=1)
