@@ -63,15 +63,21 @@ class Chosen:
 
 
 def choose(alias: str, request: DeleteDeadLetters | ResumeRuns | RestartRuns, *, default: int, most: int) -> Chosen:
-    """The dead letters that an action is for: those of the ids, in their order, else the newest that fit."""
+    """The dead letters that an action is for: those of the ids, in their order, else the newest that fit. Those that
+    are to be deleted come without their runs and bodies."""
+    bare = isinstance(request, DeleteDeadLetters)
     if not request.dlq_ids:
-        letters, cursor = page(_fitting(alias, request), counted(request.count, default, most), request.cursor)
+        fitting = _fitting(alias, request)
+        letters, cursor = page(
+            _bare(fitting) if bare else fitting, counted(request.count, default, most), request.cursor
+        )
         return Chosen(letters, cursor=cursor)
     ids = tuple(dict.fromkeys(request.dlq_ids))
     if len(ids) > most:
         raise EngineError(f"{len(ids)} dead letters are named; at most {most} are taken at once.", status=400)
     keys = {dlq_id: key for dlq_id in ids if (key := key_of(dlq_id)) is not None}
-    found = {letter.pk: letter for letter in _letters(alias).filter(pk__in=keys.values())}
+    named = _letters(alias).filter(pk__in=keys.values())
+    found = {letter.pk: letter for letter in (_bare(named) if bare else named)}
     known = [dlq_id for dlq_id in ids if keys.get(dlq_id) in found]
     return Chosen([found[keys[dlq_id]] for dlq_id in known], tuple(set(ids) - set(known)))
 
@@ -101,6 +107,10 @@ def key_of(dlq_id: str) -> UUID | None:
 
 def _letters(alias: str) -> QuerySet[DeadLetter]:
     return DeadLetter.objects.using(alias).filter(run__isnull=False).select_related("run")
+
+
+def _bare(letters: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
+    return letters.select_related(None).only("pk", "created_at")
 
 
 def _fitting(alias: str, request: DeadLettersChosen[Any]) -> QuerySet[DeadLetter]:
@@ -176,8 +186,7 @@ def counted(count: int | None, default: int, most: int) -> int:
 def fetch(alias: str, request: FetchDeadLetters) -> RunDeadLetters:
     count = counted(request.count, LISTED_AT_ONCE, LISTED_AT_ONCE)
     size = Length("run__payload") + Length("response_body") + Length("failure_response")
-    bare = _fitting(alias, request).select_related(None).only("pk", "created_at").annotate(size=size)
-    found, cursor = page(bare, count, request.cursor)
+    found, cursor = page(_bare(_fitting(alias, request)).annotate(size=size), count, request.cursor)
     kept = _within_budget(found)
     if len(kept) < len(found):
         cursor = cursor_of(kept[-1])

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from django_workflow import NonRetryableError, WorkflowContext, workflow
 from django_workflow.client.client import Client
@@ -221,6 +223,15 @@ def test_a_page_ends_early_when_its_bodies_grow_too_large(monkeypatch: pytest.Mo
     assert sorted(found) == sorted(run.run_id for run in runs)
     monkeypatch.setattr(failed_runs, "LARGEST_PAGE", 10)
     assert len(client.dead_letters().messages) == 1
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_deleting_reads_no_bodies(named: bool) -> None:
+    letter = make_dead_letter(make_run(status=Run.Status.FAILED))
+    with CaptureQueriesContext(connection) as queries:
+        deleted = Client().delete_dead_letters([str(letter.pk)] if named else None, everything=not named)
+    assert deleted.deleted == 1
+    assert not [query for query in queries.captured_queries if "payload" in query["sql"]]
 
 
 def test_a_stopped_attempt_under_way_ends_unheard(clock: WorkflowClock) -> None:
