@@ -63,7 +63,8 @@ def _settle(unit: UnitOfWork, state: RunState, fact: Settlement) -> None:
     if lease.kind == Delivery.Kind.FAILURE:
         _settle_failure_callback(unit, lease, fact)
     elif not state.alive:
-        unit.finish_delivery(lease)
+        if unit.finish_delivery(lease):
+            _show_beginning(unit, lease, fact)
     elif lease.kind == Delivery.Kind.CALL:
         _settle_call(unit, state, lease, fact)
     elif fact.requests:
@@ -72,6 +73,21 @@ def _settle(unit: UnitOfWork, state: RunState, fact: Settlement) -> None:
         _settle_problem(unit, state, lease, fact, problem)
     elif unit.finish_delivery(lease):
         begin(unit, state, fact.started_at)
+        _show_beginning(unit, lease, fact)
+
+
+def _show_beginning(unit: UnitOfWork, lease: Lease, fact: Settlement) -> None:
+    """A step whose result an endpoint elsewhere brought by itself began with the call, which is known only now."""
+    if lease.kind != Delivery.Kind.STEP or not fact.answer.ok or fact.requests:
+        return
+    ran = Step.objects.using(unit.alias).filter(
+        run_id=lease.run_key, step_type__in=_RUN_AT_ONCE, started_at__gt=fact.started_at
+    )
+    mine = ran.filter(position=lease.position + 1) if lease.step_id is None else ran.filter(step_id=lease.step_id)
+    mine.update(started_at=fact.started_at)
+
+
+_RUN_AT_ONCE = (StepType.RUN, StepType.NOTIFY)
 
 
 # Submissions

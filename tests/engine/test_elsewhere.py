@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from django_workflow.engine.facts import Answer
+from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.transport import EngineTransport
 from django_workflow.models import Attempt, Delivery, Run, Step
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import Batch, GetWaiters, Wait
 from django_workflow.testing import WorkflowClock
-from tests.engine.deliveries import Hand, message, result, start, step
+from tests.engine.deliveries import OK, Hand, message, result, start, step
 
 pytestmark = pytest.mark.django_db
 
@@ -116,3 +116,29 @@ def test_a_waiter_is_told_with_the_headers_of_what_will_be_sent(hand: Hand, work
     assert waiter.deadline == int(workflow_clock.now().timestamp()) + 60
     assert waiter.headers["Upstash-Workflow-Runid"] == [run.run_id]
     assert waiter.headers == waiter.timeout_headers
+
+
+def test_a_step_began_with_the_call_that_ran_it(hand: Hand, workflow_clock: WorkflowClock) -> None:
+    run = start(url=URL)
+    (lease,) = hand.claim()
+    began = workflow_clock.now()
+    workflow_clock.advance(3)
+    submit(run, step(1))
+    settlement = Settlement(lease, (), OK, began, workflow_clock.now())
+    hand.write(settlement)
+    (shown,) = run.steps.all()
+    assert (shown.started_at, shown.duration) == (began, timedelta(seconds=3))
+
+
+def test_a_branch_began_with_its_own_call(hand: Hand, workflow_clock: WorkflowClock) -> None:
+    run = start(url=URL)
+    (lease,) = hand.claim()
+    submit(run, *(step(0, None, target_step=number, concurrent=2, step_name=f"b{number}") for number in (1, 2)))
+    hand.settle(lease)
+    first, second = sorted(hand.claim(), key=lambda lease: lease.position)
+    for lease, number, seconds in ((second, 2, 2), (first, 1, 5)):
+        began = workflow_clock.now()
+        workflow_clock.advance(seconds)
+        submit(run, step(number, concurrent=2, step_name=f"b{number}"))
+        hand.write(Settlement(lease, (), OK, began, workflow_clock.now()))
+    assert [shown.duration for shown in run.steps.order_by("step_id")] == [timedelta(seconds=5), timedelta(seconds=2)]
