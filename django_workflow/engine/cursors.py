@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -46,8 +46,9 @@ def page(rows: QuerySet[M], count: int, cursor: str | None) -> tuple[list[M], st
 
 def _place(cursor: str) -> tuple[datetime, UUID]:
     try:
-        return decode_cursor(cursor, tuple[datetime, UUID])
-    except MessageInvalid as error:
+        created_at, key = decode_cursor(cursor, tuple[datetime, UUID])
+        return created_at.astimezone(UTC), key
+    except (MessageInvalid, OverflowError) as error:
         raise EngineError(str(error), status=400) from error
 
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+from django_workflow.engine.cursors import encode_cursor
 from django_workflow.models import DeadLetter, Delivery, MessageLog
 from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_workflows, workflow_clock
 from tests.admin.builders import make_dead_letter
@@ -183,6 +184,12 @@ class TestDelete:
         assert api.delete("/v2/dlq?label=vip").json == {"deleted": 1}
         assert api.delete("/v2/dlq").json == {"deleted": 4}
         assert list(DeadLetter.objects.all()) == [run_letter]
+
+
+@pytest.mark.parametrize("at", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+@pytest.mark.parametrize("path", ["/v2/dlq", "/v2/workflows/dlq", "/v2/workflows/logs"])
+def test_a_cursor_of_no_calendar_is_refused(api: Api, path: str, at: str) -> None:
+    assert api.get(f"{path}?cursor={encode_cursor((at, uuid4()))}").status == 400
 
 
 class TestRetry:
