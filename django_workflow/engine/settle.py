@@ -78,7 +78,7 @@ def _settle(unit: UnitOfWork, state: RunState, fact: Settlement) -> None:
 
 def _show_beginning(unit: UnitOfWork, lease: Lease, fact: Settlement) -> None:
     """A step whose result an endpoint elsewhere brought by itself began with the call, which is known only now."""
-    if lease.kind != Delivery.Kind.STEP or not fact.answer.ok or fact.requests:
+    if lease.run_key is None or lease.kind != Delivery.Kind.STEP or not fact.answer.ok or fact.requests:
         return
     ran = Step.objects.using(unit.alias).filter(
         run_id=lease.run_key, step_type__in=_RUN_AT_ONCE, started_at__gt=fact.started_at
