@@ -88,13 +88,21 @@ def listing(request: ApiRequest) -> EventPage:
         since=filters.instant("fromDate"),
         until=filters.until("toDate"),
         earliest_first=_ORDERS[order],
-        after=filters.cursor(Place),
+        after=_after(filters),
         count=filters.count(DEFAULT_COUNT, MOST_COUNT),
     )
     page = event_log.read(get_settings().database, query)
     entries = [_info(event) for event in page.events]
     cursor = None if page.following is None else encode_cursor(page.following)
     return EventPage(cursor=cursor, events=entries, logs=entries)
+
+
+def _after(filters: Filters) -> Place | None:
+    place: Place | None = filters.cursor(Place)
+    try:
+        return place if place is None or place.instant else None
+    except OverflowError as error:
+        raise MessageInvalid(f"The cursor was not made by this engine: {error}.", name="cursor") from error
 
 
 def _states(filters: Filters) -> frozenset[MessageState]:

@@ -7,9 +7,11 @@ import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from django_workflow.engine.cursors import encode_cursor
 from django_workflow.engine.messages import cancel
 from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_workflows, workflow_clock
 from tests.engine.http_api.conftest import Api
@@ -238,3 +240,8 @@ def test_what_is_hidden_is_hidden_in_every_entry(api: Api) -> None:
     assert failed["header"] == {"X-Key": ["REDACTED:" + hashlib.sha256(b"k").hexdigest()]}
     told = [event for event in found if event["url"] == "https://failed.example/"]
     assert all(base64.b64decode(event["body"]).startswith(b"REDACTED:") for event in told)
+
+
+@pytest.mark.parametrize("at", [10**18, -(10**18)])
+def test_a_cursor_of_no_calendar_is_refused(api: Api, at: int) -> None:
+    assert api.get(f"/v2/events?cursor={encode_cursor((at, uuid4(), 0))}").status == 400
