@@ -153,7 +153,7 @@ def _of_messages(
     rows = _bounded(chosen, query, column, ("pk",), ())
     for at, key, attempt, stored in rows.values_list(column, "pk", "attempt", "state")[: query.count + 2]:
         state, rank = event(attempt, stored)
-        yield from _unread(query, Place(_microseconds(at), key, rank), state, None)
+        yield from _unread(query, Place(microseconds(at), key, rank), state, None)
 
 
 def _of_attempts(
@@ -169,7 +169,7 @@ def _of_attempts(
     order = 1 if query.earliest_first else -1
     for at, key, number, pk in rows.values_list(column, "message_key", "number", "pk")[: query.count + 2]:
         for state, kind in list(kinds)[::order]:
-            yield from _unread(query, Place(_microseconds(at), key, _rank(number, kind)), state, pk)
+            yield from _unread(query, Place(microseconds(at), key, _rank(number, kind)), state, pk)
 
 
 def _bounded(
@@ -207,7 +207,7 @@ def _rank(number: int, kind: int) -> int:
     return number * _PER_ATTEMPT + kind
 
 
-def _microseconds(at: datetime) -> int:
+def microseconds(at: datetime) -> int:
     return (at - _EPOCH) // _MICROSECOND
 
 

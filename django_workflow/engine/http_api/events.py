@@ -10,7 +10,7 @@ import msgspec
 from django_workflow.conf import get_settings
 from django_workflow.engine import event_log
 from django_workflow.engine.cursors import encode_cursor
-from django_workflow.engine.event_log import Event, EventQuery, Place
+from django_workflow.engine.event_log import Event, EventQuery, Place, microseconds
 from django_workflow.engine.http_api.filters import Filters
 from django_workflow.engine.http_api.message_form import (
     FILTERS,
@@ -100,7 +100,7 @@ def listing(request: ApiRequest) -> EventPage:
 def _after(filters: Filters) -> Place | None:
     place: Place | None = filters.cursor(Place)
     try:
-        return place if place is None or place.instant else None
+        return place if place is None else Place(microseconds(place.instant), place.key, place.rank)
     except OverflowError as error:
         raise MessageInvalid(f"The cursor was not made by this engine: {error}.", name="cursor") from error
 
