@@ -38,9 +38,9 @@ def test_a_run_may_return_nothing_and_have_no_payload(engine: Engine, trigger: T
 
 def test_sleeps_take_their_time(engine: Engine, trigger: Trigger) -> None:
     run = engine.wait(trigger("sleeps"), "success")
-    assert 2_000 <= run.result["slept"] < 8_000
+    assert 2_000 <= run.result["slept"] < 20_000
     # The SDK rounds instants to seconds.
-    assert 0 <= run.result["until"] < 5_000
+    assert 0 <= run.result["until"] < 20_000
     assert run.told("name", "step_type", "status") == [
         ("begin", "Run", "success"),
         ("a number", "SleepFor", "success"),

@@ -90,8 +90,8 @@ def test_a_large_history_is_sent(engine: Engine, js: Client, fastapi: str) -> No
 def test_sleeps_take_their_time(engine: Engine, start: Start) -> None:
     run = engine.wait(start("sleeps", {}), "success")
     told = last_step(run)
-    assert 2 <= told["slept"] < 8
-    assert 0 <= told["until"] < 5
+    assert 2 <= told["slept"] < 20
+    assert 0 <= told["until"] < 20
     assert run.told("name", "step_type", "status")[1:5] == [
         ("a number", "SleepFor", "success"),
         ("a duration", "SleepFor", "success"),
