@@ -9,7 +9,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("w1-sqlite", "w2-sqlite", "w3-sqlite", "w1-postgresql", "w2-postgresql", "w3-postgresql")
+NAMES = (
+    "w1-sqlite",
+    "w2-sqlite",
+    "w3-sqlite",
+    "w4-memory",
+    "w4-redis",
+    "w1-postgresql",
+    "w2-postgresql",
+    "w3-postgresql",
+)
 LONGEST_SECONDS = 600
 
 
@@ -24,7 +33,12 @@ def main() -> int:
         rows_file = Path(os.environ.get("BENCH_OUT") or Path(folder) / "rows.jsonl")
         before = len(rows_file.read_text().splitlines()) if rows_file.exists() else 0
         for name in chosen:
-            workload, database = name.split("-")
+            workload, kind = name.split("-")
+            database = kind if kind == "postgresql" else "sqlite"
+            if kind == "redis" and not os.environ.get("WORKFLOW_TEST_REDIS_URL"):
+                print(f"{name}: no Redis (WORKFLOW_TEST_REDIS_URL is not set)", file=sys.stderr)
+                failed.append(name)
+                continue
             if database == "postgresql" and not os.environ.get("WORKFLOW_TEST_POSTGRESQL_URL"):
                 print(f"{name}: no PostgreSQL (WORKFLOW_TEST_POSTGRESQL_URL is not set)", file=sys.stderr)
                 failed.append(name)
@@ -34,9 +48,12 @@ def main() -> int:
                 "BENCH_OUT": str(rows_file),
                 "BENCH_DATABASE": database,
                 "BENCH_FOLDER": folder,
+                "BENCH_LAYER": kind if kind == "redis" else "memory",
+                "BENCH_PEER": f"{database}, layer in {kind}" if workload == "w4" else database,
                 "DJANGO_SETTINGS_MODULE": "tests.benchmarks.settings",
             }
-            command = [sys.executable, "-m", "tests.benchmarks.workloads", workload]
+            module = "tests.benchmarks.sockets" if workload == "w4" else "tests.benchmarks.workloads"
+            command = [sys.executable, "-m", module, workload]
             if subprocess.run(command, env=environment, timeout=LONGEST_SECONDS, check=False).returncode:
                 failed.append(name)
         print_table([json.loads(line) for line in rows_file.read_text().splitlines()[before:]])

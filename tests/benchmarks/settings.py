@@ -8,11 +8,14 @@ from pathlib import Path
 from tests.services.addresses import database_settings
 from tests.settings import *  # noqa: F403
 
+# The processes of one workload have one database.
+os.environ.setdefault("BENCH_NAME", str(os.getpid()))
+
 if os.environ.get("BENCH_DATABASE", "sqlite") == "sqlite":
     DATABASES = {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": str(Path(os.environ.get("BENCH_FOLDER", ".")) / f"bench-{os.getpid()}.sqlite3"),
+            "NAME": str(Path(os.environ.get("BENCH_FOLDER", ".")) / f"bench-{os.environ['BENCH_NAME']}.sqlite3"),
             "OPTIONS": {
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 5,
@@ -24,6 +27,15 @@ if os.environ.get("BENCH_DATABASE", "sqlite") == "sqlite":
 else:
     DATABASES = {"default": {**database_settings(os.environ["WORKFLOW_TEST_POSTGRESQL_URL"]), "CONN_MAX_AGE": None}}
 
+if os.environ.get("BENCH_LAYER") == "redis":
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [os.environ["WORKFLOW_TEST_REDIS_URL"]]},
+        }
+    }
+
+DJANGO_WORKFLOW = {"worker_autostart": bool(os.environ.get("BENCH_WORKER"))}
 DEBUG = False
 ROOT_URLCONF = "tests.urls"
 INSTALLED_APPS = [

@@ -16,7 +16,7 @@ from django.core.management import call_command
 from django.db import connection
 
 DATABASE = os.environ.get("BENCH_DATABASE", "sqlite")
-PEER = f"django_workflow {DATABASE}"
+PEER = f"django_workflow {os.environ.get('BENCH_PEER', DATABASE)}"
 RUNS, STEPS, REPEATS, ALONE = 200, 10, 3, 30
 LONGEST_SECONDS = 200
 
