@@ -22,6 +22,7 @@ from django_workflow.engine import limits
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.records import Lease
 from django_workflow.engine.unit_of_work import UnitOfWork
+from django_workflow.engine.writing import make_once
 from django_workflow.errors import EngineError, MessageInvalid, QuotaExceeded
 from django_workflow.models import Delivery, MessageLog, Queue
 
@@ -131,13 +132,11 @@ def ensure(alias: str, name: str, now: datetime) -> None:
         _make(alias, name, now)
 
 
-def _make(alias: str, name: str, now: datetime) -> Queue:
+def _make(alias: str, name: str, now: datetime) -> None:
     check_name(name)
-    queues = Queue.objects.using(alias)
-    if queues.count() >= limits.MOST_QUEUES:
+    if Queue.objects.using(alias).count() >= limits.MOST_QUEUES:
         raise QuotaExceeded(f"There are {limits.MOST_QUEUES} queues, which is the most; delete one first.")
-    row, _ = queues.get_or_create(name=name, defaults={"created_at": now, "updated_at": now})
-    return row
+    make_once(alias, Queue(name=name, created_at=now, updated_at=now), unique="name", touch="updated_at")
 
 
 def upsert(unit: UnitOfWork, name: str, *, parallelism: int | None = None, paused: bool | None = None) -> None:

@@ -16,6 +16,7 @@ from django.db.models import QuerySet
 from django_workflow.engine import limits
 from django_workflow.engine.addresses import check_destination
 from django_workflow.engine.unit_of_work import UnitOfWork
+from django_workflow.engine.writing import make_once
 from django_workflow.errors import EngineError, MessageInvalid, QuotaExceeded
 from django_workflow.models import UrlGroup
 from django_workflow.protocol import headers as h
@@ -203,10 +204,10 @@ def _locked(unit: UnitOfWork, name: str) -> UrlGroup | None:
 
 
 def _make(unit: UnitOfWork, name: str) -> UrlGroup:
-    groups = UrlGroup.objects.using(unit.alias)
-    if groups.count() >= limits.MOST_URL_GROUPS:
+    if UrlGroup.objects.using(unit.alias).count() >= limits.MOST_URL_GROUPS:
         raise QuotaExceeded(f"There are {limits.MOST_URL_GROUPS} URL groups, which is the most; delete one first.")
-    groups.get_or_create(name=name, defaults={"created_at": unit.now, "updated_at": unit.now})
+    group = UrlGroup(name=name, created_at=unit.now, updated_at=unit.now)
+    make_once(unit.alias, group, unique="name", touch="updated_at")
     row = _locked(unit, name)
     return row if row is not None else find(unit.alias, name)
 

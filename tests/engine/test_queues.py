@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from threading import Thread
+from threading import Barrier, Thread
 
 import pytest
 from django.db import connection, connections
@@ -384,6 +384,34 @@ class TestTheQueueItself:
             publish(queue="two")
         with pytest.raises(EngineError, match="no queue 'two'"):
             queues.find(ALIAS, "two")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_publishers_and_changes_that_make_a_queue_at_the_same_time_make_one() -> None:
+    barrier, errors = Barrier(6), []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(5):
+                barrier.wait(20)
+                if number % 2:
+                    make_queue(f"mail-{turn}", parallelism=4)
+                else:
+                    publish(queue=f"mail-{turn}")
+        except Exception as error:
+            errors.append(error)
+            barrier.abort()
+        finally:
+            connections.close_all()
+
+    threads = [Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert set(Queue.objects.values_list("name", "parallelism")) == {(f"mail-{turn}", 4) for turn in range(5)}
+    assert Delivery.objects.count() == 15
 
 
 class TestCosts:
