@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from django_workflow.client.options import TriggerOptions
 from django_workflow.client.urls import workflow_url
+from django_workflow.protocol import headers as h
 from django_workflow.protocol.cron import check_cron, with_timezone
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.schedules import (
@@ -100,11 +101,14 @@ def _create(
     workflow: str, cron: str, body: bytes, options: TriggerOptions, timezone: str, schedule_id: str | None
 ) -> CreateSchedule:
     check_cron(cron, timezone)
+    headers = dict(options.headers)
+    if options.labels:
+        headers[h.LABEL] = ",".join(options.labels)  # an engine keeps a message's labels to itself otherwise
     message = Message(
         destination=workflow_url(workflow),
         body=body,
         content_type="application/json",
-        headers=dict(options.headers),
+        headers=headers,
         delay=options.delay,
         retries=options.retries,
         retry_delay=options.retry_delay,

@@ -15,7 +15,7 @@ from django_workflow.engine.leases import warn_without_worker
 from django_workflow.engine.records import milliseconds
 from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.errors import EngineError, MessageInvalid
-from django_workflow.models import Run
+from django_workflow.models import Run, Schedule
 from django_workflow.protocol import headers as h
 from django_workflow.protocol.identifiers import LONGEST_RUN_ID, message_id_of, uuid7
 from django_workflow.protocol.invoke import decode_invoke
@@ -87,6 +87,11 @@ def _start(unit: UnitOfWork, message: Message, caller_ip: str, by_rest: bool) ->
         try:
             with transaction.atomic(using=unit.alias):
                 kind = Run.TriggerKind.API if by_rest else Run.TriggerKind.CODE
+                # Of a schedule's message, which an endpoint has started a run of.
+                schedule_id = h.any_case(message.headers).get(h.SCHEDULE_ID)
+                if schedule_id:
+                    kind = Run.TriggerKind.SCHEDULE
+                    Schedule.objects.using(unit.alias).filter(schedule_id=schedule_id).update(last_run_id=fields.run_id)
                 run = intake.start_run(unit, message, caller_ip=caller_ip, by_rest=by_rest, trigger_kind=kind)
                 unit.flush()
         except IntegrityError:  # started by another process between the look and the insert

@@ -11,6 +11,8 @@ import logging
 from base64 import urlsafe_b64encode
 from dataclasses import replace
 
+import msgspec
+
 from django_workflow.authoring.invocation import dry_run
 from django_workflow.client.client import with_default_retries
 from django_workflow.client.messages import init_message
@@ -53,6 +55,9 @@ def start_run(call: EndpointCall) -> EndpointResponse:
         trigger_by_sdk=by_rest,
         keeps_config=by_rest,
     )
+    if call.signed and (schedule_id := call.request.headers.get(h.SCHEDULE_ID)):
+        # Handed back, as SDKs do with all that came: it tells the engine what has started the run.
+        message = msgspec.structs.replace(message, headers={**message.headers, h.SCHEDULE_ID: schedule_id})
     try:
         call.client.batch([message])
     except EngineError as error:

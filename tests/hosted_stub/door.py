@@ -275,16 +275,16 @@ def chosen_runs(call: Call) -> list[Run]:
     runs = list(reversed(call.stub.runs))
     if ids := call.many("workflowRunIds") or call.many("workflowRunId"):
         return [run for run in runs if run.id in ids]
-    url, exact = call.one("workflowUrl"), call.one("workflowUrlExactMatch") == "true" or call.one("groupBy")
-    labels, key, state = call.many("label"), call.one("flowControlKey"), call.one("state")
+    urls, exact = call.many("workflowUrl"), call.one("workflowUrlExactMatch") == "true" or call.one("groupBy")
+    labels, keys, states = call.many("label"), call.many("flowControlKey"), call.many("state")
     start, end = int(call.one("fromDate") or 0), int(call.one("toDate") or 10**15)
     return [
         run
         for run in runs
-        if (url is None or (run.url == url if exact else run.url.startswith(url)))
+        if (not urls or any(run.url == url if exact else run.url.startswith(url) for url in urls))
         and (not labels or set(labels) & set(run.labels))
-        and (key is None or (run.config.flow is not None and run.config.flow[0] == key))
-        and (state is None or run.state == state)
+        and (not keys or (run.config.flow is not None and run.config.flow[0] in keys))
+        and (not states or run.state in states)
         and start <= milliseconds(run.created) <= end
     ]
 
@@ -326,7 +326,7 @@ def delete_letter(call: Call) -> Any:
 
 
 def delete_letters(call: Call) -> Any:
-    found = chosen_letters(call)
+    found = chosen_letters(call, unknown_too=True)
     for each in found:
         del call.stub.letters[each.id]
     return {"deleted": len(found)}
@@ -338,22 +338,25 @@ def one_letter(call: Call) -> DeadLetter:
     return found
 
 
-def chosen_letters(call: Call) -> list[DeadLetter]:
+def chosen_letters(call: Call, *, unknown_too: bool = False) -> list[DeadLetter]:
+    """The letters that a query names, or all that its filters leave. `unknown_too`: ids of none may be among them."""
     ids = call.many("dlqIds")
-    if ids:
+    if unknown_too:
+        ids = [key for key in ids if key in call.stub.letters]
+    if call.many("dlqIds"):
         if missing := [key for key in ids if key not in call.stub.letters]:
             raise Refused(404, f"There are no dead letters {', '.join(missing)}.")
         return [call.stub.letters[key] for key in ids]
-    url, run_id = call.one("workflowUrl"), call.one("workflowRunId")
-    labels, state = call.many("label"), call.one("failureFunctionState") or call.one("failureCallbackState")
+    urls, run_ids = call.many("workflowUrl"), call.many("workflowRunId")
+    labels, states = call.many("label"), call.many("failureFunctionState") or call.many("failureCallbackState")
     found = [
         letter
         for letter in call.stub.letters.values()
         if letter.message.run is not None
-        and (url is None or letter.message.run.url == url)
-        and (run_id is None or letter.message.run.id == run_id)
+        and (not urls or letter.message.run.url in urls)
+        and (not run_ids or letter.message.run.id in run_ids)
         and (not labels or set(labels) & set(letter.message.run.labels))
-        and (state is None or letter.failure_state == state)
+        and (not states or letter.failure_state in states)
     ]
     return found[: int(call.one("count") or 100)]
 

@@ -7,16 +7,10 @@ from typing import Any
 import pytest
 
 from django_workflow import NonRetryableError, WorkflowContext, step, workflow
-from django_workflow.client.transports import current_transport
+from django_workflow.client.client import get_client
 from django_workflow.errors import EngineError
 from django_workflow.models import DeadLetter, Run
-from django_workflow.protocol.requests import (
-    DeleteDeadLetters,
-    RerunFailureCallback,
-    RestartRuns,
-    ResumeRuns,
-    RunOverrides,
-)
+from django_workflow.protocol.requests import RunOverrides
 from tests.scenarios.conftest import Engine
 
 broken = True
@@ -67,9 +61,10 @@ def told_flow(ctx: WorkflowContext[int]) -> None:
 
 
 def failed(engine: Engine, handle: Any) -> str:
-    """Let the run fail; the id of its dead letter, as its engine knows it."""
-    letter: DeadLetter = engine.fail(handle).dead_letter
-    return letter.dlq_id or str(letter.pk)
+    """Let the run fail; the id of its dead letter."""
+    engine.fail(handle)
+    (letter,) = get_client().dead_letters(run_ids=handle.id).messages
+    return letter.dlq_id
 
 
 def mend() -> None:
@@ -82,7 +77,7 @@ def test_a_resumed_run_goes_on_where_the_failed_one_ended(engine: Engine) -> Non
     handle = fragile_flow.trigger(7)
     letter = failed(engine, handle)
     mend()
-    (started,) = current_transport().send(ResumeRuns(dlq_ids=(letter,))).workflow_runs
+    (started,) = get_client().resume(letter).workflow_runs
     assert started.workflow_run_id != handle.id
     engine.run(skip_delays=True)
     run = Run.objects.get(run_id=started.workflow_run_id)
@@ -98,7 +93,7 @@ def test_a_resumed_group_keeps_the_branches_that_were_done(engine: Engine) -> No
     handle = fragile_branch.trigger()
     letter = failed(engine, handle)
     mend()
-    (started,) = current_transport().send(ResumeRuns(dlq_ids=(letter,))).workflow_runs
+    (started,) = get_client().resume(letter).workflow_runs
     engine.run(skip_delays=True)
     run = Run.objects.get(run_id=started.workflow_run_id)
     assert (run.status, run.result) == (Run.Status.SUCCESS, '["a","b","c"]')
@@ -111,7 +106,7 @@ def test_a_restarted_run_begins_anew(engine: Engine) -> None:
     letter = failed(engine, handle)
     mend()
     overrides = RunOverrides(labels=("again",))
-    (started,) = current_transport().send(RestartRuns(dlq_ids=(letter,), overrides=overrides)).workflow_runs
+    (started,) = get_client().restart(letter, overrides=overrides).workflow_runs
     engine.run(skip_delays=True)
     run = Run.objects.get(run_id=started.workflow_run_id)
     assert (run.status, run.result) == (Run.Status.SUCCESS, '["first","fragile",7]')
@@ -125,18 +120,18 @@ def test_a_failure_function_that_failed_is_called_again(engine: Engine) -> None:
     letter = failed(engine, handle)
     assert handle.run.dead_letter.failure_state == DeadLetter.FailureState.FAILED
     mend()
-    current_transport().send(RerunFailureCallback(dlq_id=letter))
+    get_client().rerun_failure_function(letter)
     engine.run(skip_delays=True)
     assert ran == ["told"]
     assert handle.run.dead_letter.failure_state == DeadLetter.FailureState.SUCCESS
     with pytest.raises(EngineError):
-        current_transport().send(RerunFailureCallback(dlq_id=letter))
+        get_client().rerun_failure_function(letter)
 
 
 def test_a_deleted_letter_cannot_be_resumed(engine: Engine) -> None:
     letter = failed(engine, fragile_flow.trigger(7))
-    current_transport().send(DeleteDeadLetters(dlq_ids=(letter,)))
+    assert get_client().delete_dead_letters(letter).deleted == 1
     assert not DeadLetter.objects.exists()
     with pytest.raises(EngineError):
-        current_transport().send(ResumeRuns(dlq_ids=(letter,)))
+        get_client().resume(letter)
     assert Run.objects.count() == 1

@@ -9,7 +9,7 @@ from django_workflow.models import Run, Schedule
 from tests.scenarios.conftest import Engine
 
 
-@workflow(name="nightly", schedule="0 3 * * *", timezone="Europe/Berlin")
+@workflow(name="each-night", schedule="0 3 * * *", timezone="Europe/Berlin")
 def nightly(ctx: WorkflowContext[None]) -> str:
     return ctx.run("work", lambda: "done")
 
@@ -17,17 +17,17 @@ def nightly(ctx: WorkflowContext[None]) -> str:
 def test_a_schedule_follows_its_time_zone_through_summer_time_and_fires_once(engine: Engine) -> None:
     engine.clock.move_to(datetime(2091, 3, 23, 12, tzinfo=UTC))
     engine.run(declare_schedules=True)
-    assert Schedule.objects.get(workflow="nightly").next_at == datetime(2091, 3, 24, 2, tzinfo=UTC)
+    assert Schedule.objects.get(workflow="each-night").next_at == datetime(2091, 3, 24, 2, tzinfo=UTC)
     engine.clock.move_to(datetime(2091, 3, 24, 2, tzinfo=UTC))
     engine.run()
     engine.run()
-    first = Run.objects.get(workflow="nightly")
+    first = Run.objects.get(workflow="each-night")
     assert (first.status, first.trigger_kind) == (Run.Status.SUCCESS, Run.TriggerKind.SCHEDULE)
     engine.run(declare_schedules=True)  # a worker that starts, say
-    assert Schedule.objects.get(workflow="nightly").next_at == datetime(2091, 3, 25, 1, tzinfo=UTC)
+    assert Schedule.objects.get(workflow="each-night").next_at == datetime(2091, 3, 25, 1, tzinfo=UTC)
     engine.clock.advance("10d")
     engine.run()
-    assert Run.objects.filter(workflow="nightly").count() == 2
+    assert Run.objects.filter(workflow="each-night").count() == 2
 
 
 def test_a_rate_lets_a_keys_calls_through_window_by_window(engine: Engine) -> None:
