@@ -94,6 +94,8 @@ class BatchItem(msgspec.Struct, frozen=True):
 
 
 LONGEST_FLOW_PERIOD = 7 * 86_400
+DEEPEST_CALLBACK = 5
+"""How far callbacks may have callbacks of their own: each level is read again with every message."""
 
 _LABEL_RE = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _REDACT_RE = re.compile(r"(?:(body)|headers?(?:\[([^\[\]]+)\])?)", re.IGNORECASE)
@@ -274,6 +276,8 @@ class _Reader:
             return None
         if url is not None and not url.lower().startswith(("http://", "https://")):
             raise self.invalid(rest, "Give an absolute URL.")
+        if self.prefix.lower().count("callback-") >= DEEPEST_CALLBACK:
+            raise self.invalid(rest, f"Callbacks of callbacks are {DEEPEST_CALLBACK} deep at most.")
         # Read now and thrown away, so that a bad value is refused while somebody is there to hear it.
         nested = {name.lower(): (name, value) for name, value in config.items()}
         _decode(nested, f"{self.prefix}{h.canonical(rest)}-", url)

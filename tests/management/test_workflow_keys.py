@@ -71,6 +71,7 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
 
 def test_the_read_only_token_is_another() -> None:
     assert values("--read-only")["QSTASH_TOKEN"] == signing_keys.read_only_tokens()[0] != values()["QSTASH_TOKEN"]
+    assert values("--read-only").keys() == {"QSTASH_URL", "QSTASH_TOKEN"}  # keys would let its owner forge deliveries
 
 
 def test_it_prints_json() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from django_workflow.errors import MessageInvalid
 from django_workflow.protocol.publish import (
+    DEEPEST_CALLBACK,
     CallbackConfig,
     FlowControl,
     Message,
@@ -300,3 +301,13 @@ def test_a_body_that_is_no_text_cannot_be_a_batch_item() -> None:
 def test_labels_and_redacted_fields_are_read_by_themselves() -> None:
     assert decode_labels("a.b,c-d") == ("a.b", "c-d")
     assert decode_redact("Body,HEADER[X]") == ("body", "header[X]")
+
+
+@pytest.mark.parametrize("kind", ["Callback", "Failure-Callback"])
+def test_callbacks_of_callbacks_end_somewhere(kind: str) -> None:
+    def nested(depth: int) -> dict[str, str]:
+        return {"Upstash-" + "-".join([kind] * level): "https://example.com/" for level in range(1, depth + 1)}
+
+    decode_message("https://example.com/", nested(DEEPEST_CALLBACK))
+    with pytest.raises(MessageInvalid, match="5 deep at most"):
+        decode_message("https://example.com/", nested(DEEPEST_CALLBACK + 1))

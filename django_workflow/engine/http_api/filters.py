@@ -17,6 +17,8 @@ from django_workflow.engine.http_api.request import ApiRequest
 from django_workflow.engine.records import from_unix
 from django_workflow.errors import MessageInvalid
 
+MOST_IDS = 1000
+
 
 class Filters:
     """The parameters of one call. `names` are those that it knows; an unknown one is refused, as passing over a filter
@@ -68,6 +70,8 @@ class Filters:
     def _some(self, name: str, values: list[str]) -> list[str]:
         if name in self._found and not values:
             raise MessageInvalid(f"{name} names nothing; leave it away to mean all.", name=name)
+        if len(values) > MOST_IDS:
+            raise MessageInvalid(f"{name} names {len(values)}; at most {MOST_IDS} are taken at once.", name=name)
         return values
 
     def whole(self, name: str) -> int | None:

@@ -26,7 +26,7 @@ class Command(BaseCommand):
             "--url",
             help=f"origin of this site, or the API's whole URL (default: the setting base_url, else {LOCAL_ORIGIN})",
         )
-        parser.add_argument("--read-only", action="store_true", help="print the token that may only read")
+        parser.add_argument("--read-only", action="store_true", help="print the read-only token, and no keys")
         parser.add_argument("--json", action="store_true", help="print JSON")
         parser.add_argument(
             "--rotate", action="store_true", help="first make the next signing key the current one, and a new next key"
@@ -44,12 +44,9 @@ class Command(BaseCommand):
         except Misconfigured as error:
             raise CommandError(str(error)) from error
         token = signing_keys.read_only_tokens()[0] if options["read_only"] else signing_keys.engine_token()
-        values = {
-            "QSTASH_URL": _api_url(options["url"] or settings.base_url or LOCAL_ORIGIN),
-            "QSTASH_TOKEN": token,
-            "QSTASH_CURRENT_SIGNING_KEY": pair.current,
-            "QSTASH_NEXT_SIGNING_KEY": pair.next,
-        }
+        values = {"QSTASH_URL": _api_url(options["url"] or settings.base_url or LOCAL_ORIGIN), "QSTASH_TOKEN": token}
+        if not options["read_only"]:  # whoever has the keys can make deliveries that endpoints believe
+            values |= {"QSTASH_CURRENT_SIGNING_KEY": pair.current, "QSTASH_NEXT_SIGNING_KEY": pair.next}
         if options["json"]:
             self.stdout.write(json.dumps(values, indent=2))
         else:

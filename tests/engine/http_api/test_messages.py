@@ -251,3 +251,9 @@ class TestCancel:
         post(delay="1h")
         assert api.delete(f"/v2/messages?{query}").status == 400
         assert Delivery.objects.count() == 1
+
+    def test_refuses_more_ids_than_one_statement_holds(self, api: Api) -> None:
+        post(delay="1h")
+        body = {"messageIds": [f"msg_{number}" for number in range(1001)]}
+        assert "at most 1000" in api.delete("/v2/messages", body).error
+        assert Delivery.objects.count() == 1
