@@ -7,7 +7,7 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -113,6 +113,11 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.destination.take(Received(self.command, self.path, headers, body))
         if answer.held_until is not None:
             answer.held_until.wait(WAIT_SECONDS)
+        # Who waited too long for a held answer is gone by now.
+        with suppress(ConnectionError):
+            self._answer(answer)
+
+    def _answer(self, answer: Answer) -> None:
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
