@@ -89,8 +89,8 @@ def test_a_schedule_is_made_found_paused_and_deleted(wire: bool) -> None:
     transport = EngineTransport()
     client = Client(WireTransport(transport) if wire else transport)
     options = TriggerOptions.of(headers={"X-Tenant": "7"}, label="nightly", retries=1)
-    made = client.schedule(URL, "0 3 * * *", b'{"a":1}', options, timezone="Europe/Berlin", schedule_id="nightly")
-    assert made == "nightly"
+    made = client.schedule(URL, "0 3 * * *", b'{"a":1}', options, timezone="Europe/Berlin", schedule_id="each-night")
+    assert made == "each-night"
     (info,) = client.schedules()
     assert (info.cron, info.destination, info.body, info.retries) == (
         "CRON_TZ=Europe/Berlin 0 3 * * *",
@@ -99,13 +99,13 @@ def test_a_schedule_is_made_found_paused_and_deleted(wire: bool) -> None:
         1,
     )
     assert info.header["X-Tenant"] == ["7"]
-    client.pause_schedule("nightly")
-    assert client.find_schedule("nightly").is_paused
-    client.resume_schedule("nightly")
-    assert not client.find_schedule("nightly").is_paused
-    client.delete_schedule("nightly")
+    client.pause_schedule("each-night")
+    assert client.find_schedule("each-night").is_paused
+    client.resume_schedule("each-night")
+    assert not client.find_schedule("each-night").is_paused
+    client.delete_schedule("each-night")
     with pytest.raises(EngineError) as caught:
-        client.find_schedule("nightly")
+        client.find_schedule("each-night")
     assert caught.value.status == 404
 
 
