@@ -52,7 +52,7 @@ def start_engine(folder: Path) -> Callable[[], Engine]:
 
     def start() -> Engine:
         log = folder / f"server-{secrets.token_hex(2)}.log"
-        return Engine([sys.executable, "-m", "tests.interop.server"], log=log)
+        return Engine([sys.executable, "-m", "tests.interop.server"], log=log, temporary=folder)
 
     return start
 

@@ -47,8 +47,8 @@ class RunRows:
 class Engine(Child):
     """The server process. `environment` is what an endpoint or a client needs to use it."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
-        super().__init__(command, log=log)
+    def __init__(self, command: list[str], log: Path, temporary: Path) -> None:
+        super().__init__(command, log=log, environment={"TMPDIR": str(temporary)})
         self.origin = self.ready["origin"]
         self.environment = variables(self.ready["environment"])
         self.http = httpx.Client(
