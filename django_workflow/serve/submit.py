@@ -17,6 +17,7 @@ from django_workflow.client.observer import Observer
 from django_workflow.client.options import TriggerOptions
 from django_workflow.client.session import DeliverySession
 from django_workflow.client.urls import workflow_url
+from django_workflow.conf import get_settings
 from django_workflow.protocol import headers as h
 from django_workflow.protocol.identifiers import new_run_id, prefixed_run_id
 from django_workflow.protocol.invoke import InvokeBody, encode_invoke
@@ -178,6 +179,9 @@ class Submitter:
             h.WORKFLOW_INIT: "false",
             h.WORKFLOW_URL: self.url,
             h.FEATURE_SET: FEATURE_SET,
+            # Said, because callbacks have the retries of their call otherwise, which are none by default: the run
+            # would be lost when this site is away for a moment. Source: engine protocol, "Callbacks".
+            h.RETRIES: str(get_settings().retries),
             h.FORWARD_PREFIX + h.WORKFLOW_CALLBACK: "true",
             h.FORWARD_PREFIX + h.WORKFLOW_STEP_ID: str(call.step.step_id),
             h.FORWARD_PREFIX + h.WORKFLOW_STEP_NAME: call.step.step_name,

@@ -12,6 +12,7 @@ from django.db import transaction
 from django_workflow import WorkflowContext, workflow
 from django_workflow.client.client import get_client
 from django_workflow.models import Outbox, Run, Step
+from django_workflow.testing import CallAnswer, mock_calls
 from tests.effects.models import Effect
 from tests.hosted_stub import Answer, HttpRequest, NoAnswer
 from tests.hosted_stub.delivery import Keys
@@ -204,6 +205,27 @@ def test_a_delivery_whose_answer_was_lost_runs_no_step_twice_that_arrived(stub: 
     assert stub.finish(handle).result == '["one","two"]'
     assert ran == ["one", "two"]
     assert repeated(stub, handle) in ([], [1])
+
+
+@workflow(name="calling")
+def calling(ctx: WorkflowContext[None]) -> int:
+    return ctx.call("call", url="https://example.com/").status
+
+
+def test_a_calls_answer_that_the_site_could_not_take_comes_again(stub: Stub) -> None:
+    handle = calling.trigger()
+    network, busy = stub.service.network, [True]
+
+    def busy_once(request: HttpRequest, timeout: float) -> Answer:
+        if request.header("Upstash-Workflow-Callback") and busy:
+            busy.clear()
+            return Answer(503)
+        return network(request, timeout)
+
+    stub.service.network = busy_once
+    with mock_calls(CallAnswer(204)) as recorder:
+        assert stub.finish(handle).result == "204"
+    assert len(recorder.calls) == 1
 
 
 def test_a_run_that_is_canceled_elsewhere_while_a_step_runs_takes_no_result(stub: Stub) -> None:

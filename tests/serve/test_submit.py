@@ -89,6 +89,7 @@ def test_a_call_goes_to_its_target_and_calls_back(client: Client, transport: Rec
         "Upstash-Workflow-Init": "false",
         "Upstash-Workflow-Url": URL,
         "Upstash-Feature-Set": ",".join(FEATURES),
+        "Upstash-Retries": "3",
         "Upstash-Forward-Upstash-Workflow-Callback": "true",
         "Upstash-Forward-Upstash-Workflow-StepId": "3",
         "Upstash-Forward-Upstash-Workflow-StepName": "charge",

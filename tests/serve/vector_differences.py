@@ -114,6 +114,10 @@ def _python_repeats(case: Case) -> bool:
     )
 
 
+def _callback_retries(case: Case) -> bool:
+    return _some(_set(sent.headers, "upstash-callback-retries", "3") for sent in case.sent if sent.is_call)
+
+
 def _python_base(case: Case) -> bool:
     found = False
     for sent in _python(case):
@@ -388,6 +392,11 @@ DIFFERENCES = [
         "Steps carry no configuration",
         "The configuration of the trigger holds for the run. As in JavaScript; Python repeats it on every message.",
         _python_repeats,
+    ),
+    Difference(
+        "The answer of a call is brought again",
+        "Callbacks have the retries of their call, usually none; a site that is away for a moment would lose the run.",
+        _callback_retries,
     ),
     Difference(
         "One feature set",
