@@ -89,8 +89,10 @@ def test_a_schedule_is_made_found_paused_and_deleted(wire: bool) -> None:
     transport = EngineTransport()
     client = Client(WireTransport(transport) if wire else transport)
     options = TriggerOptions.of(headers={"X-Tenant": "7"}, label="nightly", retries=1)
-    made = client.schedule(URL, "0 3 * * *", b'{"a":1}', options, timezone="Europe/Berlin", schedule_id="each-night")
-    assert made == "each-night"
+    made = client.schedule(
+        URL, "0 3 * * *", b'{"a":1}', options, timezone="Europe/Berlin", schedule_id="made-by-the-client"
+    )
+    assert made == "made-by-the-client"
     (info,) = client.schedules()
     assert (info.cron, info.destination, info.body, info.retries) == (
         "CRON_TZ=Europe/Berlin 0 3 * * *",
@@ -99,13 +101,13 @@ def test_a_schedule_is_made_found_paused_and_deleted(wire: bool) -> None:
         1,
     )
     assert info.header["X-Tenant"] == ["7"]
-    client.pause_schedule("each-night")
-    assert client.find_schedule("each-night").is_paused
-    client.resume_schedule("each-night")
-    assert not client.find_schedule("each-night").is_paused
-    client.delete_schedule("each-night")
+    client.pause_schedule("made-by-the-client")
+    assert client.find_schedule("made-by-the-client").is_paused
+    client.resume_schedule("made-by-the-client")
+    assert not client.find_schedule("made-by-the-client").is_paused
+    client.delete_schedule("made-by-the-client")
     with pytest.raises(EngineError) as caught:
-        client.find_schedule("each-night")
+        client.find_schedule("made-by-the-client")
     assert caught.value.status == 404
 
 
