@@ -158,7 +158,7 @@ def _apply(change: RunChange, log: RunLog) -> None:
             run.trigger_kind = Run.TriggerKind.PARENT
     if not change.alive:
         change.finish(_ENDS.get(RunState(log.workflow_state), Run.Status(run.status)))  # certain now
-        if log.workflow_state == RunState.FAILED:
+        if log.workflow_state == RunState.FAILED and log.dlq_id:  # else its letter was deleted, or made into a run
             _note_letter(change, log)
         return
     steps = [step for group in log.steps if group.type != "next" for step in group.steps if step.step_id]

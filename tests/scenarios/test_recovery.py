@@ -12,6 +12,7 @@ import pytest
 from django.core.management import call_command
 
 from django_workflow import NonRetryableError, WorkflowContext, step, workflow
+from django_workflow.client.client import get_client
 from django_workflow.conf import get_settings
 from django_workflow.models import Attempt, DeadLetter, JournalEntry, Run, Step
 from django_workflow.testing import CallAnswer, mock_calls, send_event
@@ -159,6 +160,17 @@ def test_a_sync_of_what_is_right_changes_nothing(engine: Engine) -> None:
     call_command("workflow_sync", since="7d", verbosity=0)
     assert [rows(handle.run) for handle in handles] == before
     assert list(Run.objects.order_by("pk").values_list("run_id", "finished_at")) == updated
+
+
+@pytest.mark.parametrize("flow", [unlucky, fatal], ids=["told", "untold"])
+def test_a_sync_brings_no_deleted_letter_back(engine: Engine, flow: Any) -> None:
+    handle = through(flow)(engine)
+    get_client().delete_dead_letters(workflow=flow.name, run_ids=handle.id)
+    (letter,) = DeadLetter.objects.all()
+    assert get_client().delete_dead_letters(letter.dlq_id).deleted == 0
+    call_command("workflow_sync", since="7d", verbosity=0)
+    assert not DeadLetter.objects.exists()
+    assert handle.run.status == Run.Status.FAILED
 
 
 def test_a_worker_finds_out_that_a_run_was_canceled_elsewhere(engine: Engine) -> None:
