@@ -127,12 +127,6 @@ def new_schedule_id() -> str:
     return "scd_" + _base62(uuid7().int)
 
 
-def new_dead_letter_id() -> str:
-    """`<Unix milliseconds>-<number>`, as the hosted engine writes them (`1725323658779-0`)."""
-    number = uuid7().int
-    return f"{number >> 80}-{number & _LOW_62}"
-
-
 def new_run_id() -> str:
     """`wfr_` and 21 characters of `A-Za-z0-9-_` (126 random bits)."""
     return RUN_PREFIX + secrets.token_urlsafe(16)[:21]

@@ -16,7 +16,6 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote, unquote
 
-from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.translation import gettext as _
@@ -51,8 +50,12 @@ _FAILED: tuple[str, list[Heard]] = ("", [])
 
 
 @realtime_view
-async def sse(request: HttpRequest) -> HttpResponseBase:
-    """A stream of the messages of these channels. 403 when none may be read; others are told of in the stream."""
+def sse(request: HttpRequest) -> HttpResponseBase:
+    """A stream of the messages of these channels. 403 when none may be read; others are told of in the stream.
+
+    The view itself is synchronous: below a synchronous middleware an asynchronous one that is under way when the server
+    stops leaves a thread behind which waits for the event loop for ever, and the process with it.
+    """
     if not isinstance(request, ASGIRequest):
         answer = HttpResponse(
             encode({"error": _("Server-sent events need ASGI; poll instead."), "reason": "needs_asgi"}),
@@ -61,19 +64,14 @@ async def sse(request: HttpRequest) -> HttpResponseBase:
         )
         answer["Retry-After"] = "300"
         return answer
-    stream = Stream(await _scope(request), access.token_of(request), _asked(request))
-    await stream.open()
+    scope = {"user": getattr(request, "user", None), "session": getattr(request, "session", None)}
+    stream = Stream(scope, access.token_of(request), _asked(request))
+    stream.open()
     response = StreamingHttpResponse(stream.frames(), content_type="text/event-stream")
     response["Cache-Control"] = "no-cache, no-transform, private"
     response["X-Accel-Buffering"] = "no"
     response["Content-Encoding"] = "identity"  # compressing middleware would hold events back
     return response
-
-
-async def _scope(request: ASGIRequest) -> dict[str, Any]:
-    """The connection's user and session, as `access.current_user` takes them."""
-    user = await request.auser() if hasattr(request, "auser") else None
-    return {"user": user, "session": getattr(request, "session", None)}
 
 
 def _asked(request: HttpRequest) -> dict[str, int | None]:
@@ -111,9 +109,9 @@ class Stream:
         self._queue: asyncio.Queue[tuple[str, list[Heard]]] = asyncio.Queue(READ_AHEAD)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def open(self) -> None:
+    def open(self) -> None:
         """Raises AccessDenied when none of the channels may be read."""
-        self._refused = await sync_to_async(self._refusals)(list(self._asked))
+        self._refused = self._refusals(list(self._asked))
         if len(self._refused) == len(self._asked):
             raise next(iter(self._refused.values()))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import wraps
-from inspect import iscoroutinefunction
 from typing import Any, cast
 
 import msgspec
@@ -54,15 +53,7 @@ def realtime_view(view: View) -> View:
         except Exception as error:
             return _private(_refusal(error))
 
-    @wraps(view)
-    async def async_answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        try:
-            return _private(await view(request, *args, **kwargs))
-        except Exception as error:
-            return _private(_refusal(error))
-
-    chosen = async_answer if iscoroutinefunction(view) else answer
-    return cast(View, login_not_required(require_GET(chosen)))
+    return cast(View, login_not_required(require_GET(answer)))
 
 
 def _refusal(error: Exception) -> HttpResponse:

@@ -114,3 +114,16 @@ def test_a_schedule_is_made_found_paused_and_deleted(wire: bool) -> None:
 def test_a_bad_expression_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(ValueError, match="every day"):
         Client(WireTransport(EngineTransport())).schedule(URL, "every day")
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_async_twins_do_the_same() -> None:
+    client = Client(EngineTransport())
+    made = await client.aschedule(URL, "0 3 * * *", schedule_id="made-by-a-twin")
+    assert [info.schedule_id for info in await client.aschedules()] == [made]
+    await client.apause_schedule(made)
+    assert (await client.afind_schedule(made)).is_paused
+    await client.aresume_schedule(made)
+    assert not (await client.afind_schedule(made)).is_paused
+    await client.adelete_schedule(made)
+    assert await client.aschedules() == ()

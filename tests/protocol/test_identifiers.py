@@ -14,7 +14,6 @@ from django_workflow.protocol import identifiers
 from django_workflow.protocol.identifiers import (
     message_id_of,
     message_key_of,
-    new_dead_letter_id,
     new_event_id,
     new_message_id,
     new_run_id,
@@ -96,7 +95,6 @@ def test_what_is_no_message_id_has_no_key(text: str) -> None:
         (new_schedule_id, r"scd_[A-Za-z0-9]{22}"),
         (new_run_id, r"wfr_[A-Za-z0-9_-]{21}"),  # as the official SDKs make them
         (new_event_id, r"evt_[A-Za-z0-9_-]{15}"),  # as the official SDKs make them
-        (new_dead_letter_id, r"\d{13}-\d+"),  # as the hosted engine makes them
     ],
 )
 def test_each_kind_of_id_has_its_own_form(make: object, pattern: str) -> None:
