@@ -51,11 +51,7 @@ _FAILED: tuple[str, list[Heard]] = ("", [])
 
 @realtime_view
 def sse(request: HttpRequest) -> HttpResponseBase:
-    """A stream of the messages of these channels. 403 when none may be read; others are told of in the stream.
-
-    The view itself is synchronous: below a synchronous middleware an asynchronous one that is under way when the server
-    stops leaves a thread behind which waits for the event loop for ever, and the process with it.
-    """
+    """A stream of the messages of these channels. 403 when none may be read; others are told of in the stream."""
     if not isinstance(request, ASGIRequest):
         answer = HttpResponse(
             encode({"error": _("Server-sent events need ASGI; poll instead."), "reason": "needs_asgi"}),

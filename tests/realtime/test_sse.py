@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from inspect import iscoroutinefunction
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from django.urls import reverse
 
 from django_workflow.realtime import access
 from django_workflow.realtime import sse as sse_module
-from django_workflow.realtime import urls as realtime_urls
 from django_workflow.realtime.sse import format_event_id, parse_event_id
 from tests.realtime.helpers import CHANNEL, announce, event_id, make_run, store, store_many
 
@@ -222,10 +220,3 @@ def test_event_ids_hold_any_name() -> None:
     cursors = {"a;b=c%": (5 << 20) + 1, "日本": 7 << 20}
     assert parse_event_id(format_event_id(cursors)) == {"a;b=c%": "5-1", "日本": "7-0"}
     assert parse_event_id("somebody else's") == {}
-
-
-def test_no_view_of_realtime_needs_the_event_loop() -> None:
-    """A stopping server would leave threads of synchronous middlewares waiting for such a view for ever."""
-    views = [pattern.callback for pattern in realtime_urls.urlpatterns]
-    assert views
-    assert not [view for view in views if iscoroutinefunction(view)]
