@@ -215,6 +215,8 @@ def follow_a_note(page: Page, origin: str) -> None:
     page.get_by_role("button", name="Write the note").click()
     expect(page).to_have_url(re.compile(r"/note/wfr_"))
     note = page.locator("#note")
+    expect(note).to_contain_text("Dear")
+    page.reload()  # it comes with the words so far, and goes on from there
     expect(page.locator("workflow-progress")).to_contain_text("Done")
     expect(note).not_to_have_attribute("aria-busy", "true")
     expect(note).to_contain_text("Should anything be missing or broken, tell us")

@@ -13,7 +13,9 @@ if (paper && widget) {
     if (message?.event !== "note.word") return;
     // By its number: a step that is tried again says its words again.
     words[message.data.number] = message.data.word;
-    paper.textContent = words.join("");
+    // The page came with the words so far: until as many have come again it stays as it is.
+    const text = words.join("");
+    if (text.length > paper.textContent.length) paper.textContent = text;
   });
   store.watch(widget.getAttribute("run"), { token: widget.getAttribute("token"), cursor: "0-0" });
   widget.addEventListener("workflow:finish", () => {
