@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from threading import Condition, Thread
+from threading import Condition, Thread, current_thread
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connections
 
-from django_workflow.engine.facts import Answer, Fact, Settlement
+from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.records import Lease
@@ -27,6 +27,8 @@ from django_workflow.models import Run
 logger = logging.getLogger("django_workflow.engine")
 
 LARGEST_BATCH = 256
+MOST_QUEUED = 1024
+"""Facts that may wait to be written before a step that emits more of them has to wait."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 PATIENCE = 5
 
@@ -195,9 +197,16 @@ class Committer:
         self._thread.start()
 
     def put(self, fact: Fact) -> None:
+        """Queue a fact. A step that emits faster than the database writes waits for it, however long it is away."""
         with self._condition:
+            if isinstance(fact, Emitted) and self._may_wait():
+                self._condition.wait_for(lambda: len(self._facts) < MOST_QUEUED or self._stopping)
             self._facts.append(fact)
             self._condition.notify_all()
+
+    def _may_wait(self) -> bool:
+        """Whether this thread may wait for the committer: the committer may wait for its transaction otherwise."""
+        return current_thread() is not self._thread and not connections[self._writer.alias].in_atomic_block
 
     def stop(self, timeout: float | None = None) -> bool:
         """Write what is queued, then end. False when that took longer than `timeout` seconds."""

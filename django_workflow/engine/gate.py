@@ -14,8 +14,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from threading import Lock, get_ident
 
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+GATE_SECONDS = 30.0
+"""Longest wait at the gate. Who has it may wait for the thread that queues: an atomic step that starts a thread which
+triggers a run, and joins it."""
 
 
 class FairLock:
@@ -27,8 +31,9 @@ class FairLock:
         self._depth = 0
         self._queue: deque[tuple[Lock, int]] = deque()
 
-    def acquire(self) -> float:
-        """Wait for the lock. Returns how many seconds that took."""
+    def acquire(self, timeout: float = -1) -> float:
+        """Wait for the lock. Returns how many seconds that took. Raises TimeoutError after `timeout` seconds; -1 waits
+        for ever."""
         me = get_ident()
         with self._mutex:
             if self._owner in (None, me):
@@ -40,8 +45,10 @@ class FairLock:
             self._queue.append((turn, me))
         started = time.monotonic()
         try:
-            turn.acquire()  # released by `_hand_on`, which made this thread the owner
-        except BaseException:  # Ctrl-C in the main thread
+            # Released by `_hand_on`, which made this thread the owner.
+            if not turn.acquire(timeout=timeout):
+                raise TimeoutError
+        except BaseException:  # also Ctrl-C in the main thread
             with self._mutex:
                 if (turn, me) in self._queue:
                     self._queue.remove((turn, me))
@@ -91,7 +98,7 @@ def write_gate(alias: str) -> Iterator[float]:
     if gate is None:
         yield 0.0
         return
-    waited = gate.acquire()
+    waited = _pass(gate)
     try:
         yield waited
     finally:
@@ -104,7 +111,8 @@ def engine_atomic(alias: str) -> Iterator[None]:
 
     Inside a transaction of the caller it is a savepoint: an error rolls back what the engine wrote and leaves the
     caller's transaction usable. Outside, on SQLite, it passes the gate and takes SQLite's write lock at once,
-    whatever `transaction_mode` the project has: a lock that is taken later fails instead of waiting.
+    whatever `transaction_mode` the project has: a lock that is taken later fails instead of waiting. Raises
+    OperationalError when another thread of this process has kept the gate for GATE_SECONDS.
     """
     connection = connections[alias]
     gate = _gate(alias)
@@ -112,7 +120,7 @@ def engine_atomic(alias: str) -> Iterator[None]:
         with transaction.atomic(using=alias):
             yield
         return
-    gate.acquire()
+    _pass(gate)
     held = True
 
     def leave() -> None:
@@ -129,6 +137,17 @@ def engine_atomic(alias: str) -> Iterator[None]:
             yield
     finally:
         leave()
+
+
+def _pass(gate: FairLock) -> float:
+    try:
+        return gate.acquire(GATE_SECONDS)
+    except TimeoutError as error:
+        raise OperationalError(
+            f"database is locked: another thread of this process has been writing to SQLite for {GATE_SECONDS:g} s. "
+            "If it is an atomic step that waits for this thread, let the step trigger (or write) by itself, or in a "
+            "step that is not atomic; if it is only slow, do the slow part in a step before it."
+        ) from error
 
 
 def _begin_immediate(connection: BaseDatabaseWrapper, stack: ExitStack) -> None:

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import F, QuerySet
+from django.db.models import F, QuerySet, Value
+from django.db.models.functions import Greatest
 
 from django_workflow.engine import flow_control, messages, queues
 from django_workflow.engine.dead_letters import fail_run, settle_failure_callback
@@ -25,6 +26,9 @@ from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.models import Delivery, Worker
 
 MAX_RESCUES = 5
+SUSPECT_RESCUES = 2
+"""From so many lost workers on, a worker makes such deliveries one at a time: see `Worker`."""
+
 UNSEEN = timedelta(minutes=2)
 
 logger = logging.getLogger("django_workflow.engine")
@@ -211,20 +215,23 @@ def _others(alias: str, own_key: UUID | None) -> QuerySet[Worker]:
 
 
 def rescue(unit: UnitOfWork, dead: Iterable[UUID]) -> int:
-    """Free the deliveries of dead workers; a delivery rescued too often fails its run as "worker lost".
+    """Free the deliveries of dead workers; a delivery that lost too many of them fails its run as "worker lost".
 
-    Returns how many were freed. A rescued step may run twice.
+    Returns how many were freed. A rescued step may run twice. The first loss is counted here, whether or not the
+    delivery was under way; later ones when it starts (`count_start`), so that nothing is blamed for waiting its turn.
     """
     dead = list(dead)
     held = Delivery.objects.using(unit.alias).filter(worker_id__in=dead)
-    hopeless = list(held.filter(rescues__gte=MAX_RESCUES).select_related("run"))
+    hopeless = list(held.filter(rescues__gt=MAX_RESCUES).select_related("run"))
     unit.lock({key for row in hopeless if row.run for key in (row.run_id, row.run.parent_id) if key is not None})
     for row in hopeless:
         _give_up(unit, row)
     # A dead host's session may still lock a row: that one is freed later, and its worker stays listed until then.
     rows = held.select_for_update(skip_locked=True) if _skips_locked(unit.alias) else held
     keys = list(rows.values_list("pk", flat=True))
-    freed = held.filter(pk__in=keys).update(worker_id=None, fence=F("fence") + 1, rescues=F("rescues") + 1)
+    freed = held.filter(pk__in=keys).update(
+        worker_id=None, fence=F("fence") + 1, rescues=Greatest(F("rescues"), Value(1))
+    )
     workers = Worker.objects.using(unit.alias).filter(pk__in=dead)
     workers.exclude(pk__in=held.values("worker_id")).delete()
     if freed:
@@ -232,12 +239,19 @@ def rescue(unit: UnitOfWork, dead: Iterable[UUID]) -> int:
     return freed + len(hopeless)
 
 
+def count_start(alias: str, lease: Lease) -> bool:
+    """Count that a delivery starts which lost a worker before, until it is settled. False: the lease is lost."""
+    with engine_atomic(alias):
+        held = Delivery.objects.using(alias).filter(pk=lease.key, fence=lease.fence, worker_id=lease.worker_key)
+        return bool(held.update(rescues=F("rescues") + 1))
+
+
 def _give_up(unit: UnitOfWork, row: Delivery) -> None:
     """End a delivery that lost its worker too often, unless its lease moved on meanwhile."""
     if row.worker_id is None:
         return
     lease = lease_of(row, row.worker_id)
-    error = f"worker lost: {row.rescues + 1} workers died while they made this delivery"
+    error = f"worker lost: {row.rescues} workers died while they made this delivery"
     if row.kind == Delivery.Kind.MESSAGE:
         messages.give_up(unit, Settlement(lease, (), Answer(status=0, error=error), unit.now, unit.now))
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -27,9 +28,11 @@ from django_workflow.engine.dispatch import Dispatcher, NotStarted, blocked_by
 from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.flow_control import start_late
 from django_workflow.engine.leases import (
+    SUSPECT_RESCUES,
     Observer,
     beat,
     claim,
+    count_start,
     enlist,
     enlist_again,
     free,
@@ -75,6 +78,10 @@ class Worker:
         self._running: dict[UUID, Session] = {}
         self._held: dict[tuple[UUID, int], Lease] = {}
         self._overdue: set[UUID] = set()
+        # Deliveries that lost workers again and again are made one at a time: if one of them ends its process each
+        # time, those beside it are not lost with it.
+        self._suspects: deque[Lease] = deque()
+        self._suspect: Lease | None = None
         self._backlog = False
         self._draining = Event()
         self._stopped = Event()
@@ -164,6 +171,8 @@ class Worker:
             while (lease := self._leases.get_nowait()) is not None:
                 leases.append(lease)
         with self._lock:
+            leases += self._suspects
+            self._suspects.clear()
             self._in_flight -= len(leases)
             for lease in leases:
                 self._held.pop((lease.key, lease.fence), None)
@@ -211,7 +220,19 @@ class Worker:
             self._in_flight += len(leases)
             self._held.update({(lease.key, lease.fence): lease for lease in leases})
         for lease in leases:
-            self._leases.put(lease)
+            if lease.rescues < SUSPECT_RESCUES:
+                self._leases.put(lease)
+            else:
+                self._suspects.append(lease)
+        if self._suspects:
+            self._start_suspect()
+
+    def _start_suspect(self) -> None:
+        with self._lock:
+            if self._suspect is not None or not self._suspects:
+                return
+            self._suspect = suspect = self._suspects.popleft()
+        self._leases.put(suspect)
 
     def _may_continue(self, lease: Lease) -> bool:
         return not self._draining.is_set() and (lease.chain + 1 < LONGEST_CHAIN or not self._backlog)
@@ -248,9 +269,13 @@ class Worker:
                 self._overdue.discard(lease.key)
             self._held.pop((lease.key, lease.fence), None)
             self._in_flight -= 1
+            if self._suspect is lease:
+                self._suspect = None
             hungry = self._backlog and self._in_flight < self.concurrency
         if hungry:
             self._bell.ring()
+        if self._suspects:
+            self._start_suspect()
 
     def _deliver(self, lease: Lease) -> None:
         assert self._dispatcher is not None
@@ -258,6 +283,8 @@ class Worker:
         started_at = self._clock.now()
         try:
             self._drop_broken_connections()
+            if lease.rescues and not count_start(self.alias, lease):
+                return
             dispatched = self._dispatcher.dispatch(lease, self.committer.put, self._opened)
         except NotStarted:
             return

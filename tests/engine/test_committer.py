@@ -242,6 +242,43 @@ class TestTrouble:
         assert JournalEntry.objects.filter(run=run).count() == 1
         assert len(afters) == 1
 
+    def test_who_emits_faster_than_the_database_writes_waits_for_it(
+        self, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = start()
+        (lease,) = hand.claim()
+        is_back, put = Event(), []
+        write = hand.writer._write
+
+        def away(facts: Any, *, careful: bool) -> Any:
+            if not is_back.is_set():
+                raise OperationalError("gone")
+            return write(facts, careful=careful)
+
+        monkeypatch.setattr(type(hand.writer), "_write", lambda self, facts, careful: away(facts, careful=careful))
+        monkeypatch.setattr(committer_module, "FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(committer_module, "MOST_QUEUED", 4)
+        committer = Committer(hand.writer, lambda after: None)
+        committer.start()
+
+        def emit(count: int) -> None:
+            for number in range(count):
+                committer.put(Emitted(lease, "log", f'{{"n":{number}}}'))
+                put.append(number)
+
+        thread = Thread(target=emit, args=(20,))
+        thread.start()
+        eventually(lambda: len(committer._facts) == 4)
+        thread.join(0.05)
+        assert len(put) < 20
+        with transaction.atomic():
+            emit(2)  # who has a transaction open never waits: the committer may wait for that one
+        is_back.set()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert committer.stop(10)
+        assert ChannelEvent.objects.filter(channel=run.run_id, event="log").count() == 22
+
     def test_an_error_that_stays_with_one_run_holds_up_no_other(
         self, hand: Hand, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -9,7 +9,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_workflow.engine import gate
@@ -133,13 +133,14 @@ def test_who_is_interrupted_in_the_queue_holds_nobody_up(monkeypatch: pytest.Mon
         def __init__(self) -> None:
             self.acquired = 0
 
-        def acquire(self) -> None:
+        def acquire(self, timeout: float = -1) -> bool:
             self.acquired += 1
             if self.acquired == 2:
                 if late:
                     holder_may_leave.set()
                     holder.join(SOON)
                 raise KeyboardInterrupt
+            return True
 
         def release(self) -> None: ...
 
@@ -158,6 +159,21 @@ def test_who_is_interrupted_in_the_queue_holds_nobody_up(monkeypatch: pytest.Mon
             lock.acquire()
         monkeypatch.undo()
         holder_may_leave.set()
+    assert lock.acquire() == 0.0
+    lock.release()
+
+
+def test_who_waited_too_long_leaves_the_queue() -> None:
+    lock = FairLock()
+
+    def visit() -> None:
+        lock.acquire(timeout=0.01)
+
+    lock.acquire()
+    with pytest.raises(TimeoutError), in_thread(visit):
+        pass
+    assert lock.waiting == 0
+    lock.release()
     assert lock.acquire() == 0.0
     lock.release()
 
@@ -361,3 +377,21 @@ def test_the_gate_opens_after_a_failure(monkeypatch: pytest.MonkeyPatch, where: 
     connection.close()
     with engine_atomic("default"):
         FlowKey.objects.create(key="afterwards")
+
+
+@sqlite_only
+@pytest.mark.django_db(transaction=True)
+def test_a_step_that_waits_for_a_thread_which_waits_for_the_step_ends_with_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "GATE_SECONDS", 0.05)
+
+    def trigger() -> None:
+        with engine_atomic("default"):
+            FlowKey.objects.create(key="triggered")
+
+    with engine_atomic("default"):
+        with pytest.raises(OperationalError, match="an atomic step that waits for this thread"), in_thread(trigger):
+            pass
+        FlowKey.objects.create(key="step")
+    assert [key.key for key in FlowKey.objects.all()] == ["step"]

@@ -9,7 +9,7 @@ import pytest
 from django.db import connections
 
 from django_workflow.engine import cycle
-from django_workflow.engine.leases import MAX_RESCUES, Observer, beat, claim, enlist, release, retire
+from django_workflow.engine.leases import MAX_RESCUES, Observer, beat, claim, count_start, enlist, release, retire
 from django_workflow.engine.processes import this_process
 from django_workflow.engine.records import Invoker, RunConfig, encode_config
 from django_workflow.models import DeadLetter, Delivery, FlowKey, JournalEntry, Run, Worker
@@ -171,12 +171,36 @@ class TestRescue:
 
     def test_a_delivery_that_keeps_losing_its_worker_fails_its_run(self, clock: WorkflowClock) -> None:
         worker = make_worker()
-        row = make_delivery(worker=worker, rescues=MAX_RESCUES)
+        row = make_delivery(worker=worker, rescues=MAX_RESCUES + 1)
         cycle.rescue_dead(ALIAS, clock.now(), [worker.pk])
         assert not Delivery.objects.filter(pk=row.pk).exists()
         letter = DeadLetter.objects.get(run=row.run)
         assert "worker lost" in letter.error
         assert Run.objects.get().status == Run.Status.FAILED
+
+    def test_what_only_waited_for_its_turn_is_not_blamed(self, clock: WorkflowClock) -> None:
+        """A step ends its worker each time it starts; what was leased with it has never started."""
+        deadly, neighbour = make_delivery(), make_delivery()
+        deaths = 0
+        while Delivery.objects.filter(pk=deadly.pk).exists():
+            worker = make_worker()
+            leases = {lease.key: lease for lease in claim(ALIAS, worker.pk, clock.now(), 10).leases}
+            if leases[deadly.pk].rescues:
+                assert count_start(ALIAS, leases[deadly.pk])
+            cycle.rescue_dead(ALIAS, clock.now(), [worker.pk])
+            deaths += 1
+        assert deaths == MAX_RESCUES + 1
+        assert "worker lost: 6 workers died" in DeadLetter.objects.get(run=deadly.run).error
+        neighbour.refresh_from_db()
+        assert (neighbour.worker_id, neighbour.rescues) == (None, 1)
+
+    def test_a_start_under_a_lost_lease_is_not_counted(self, clock: WorkflowClock) -> None:
+        row = make_delivery(rescues=1)
+        (lease,) = claim(ALIAS, uuid7(), clock.now(), 1).leases
+        Delivery.objects.update(fence=lease.fence + 1)
+        assert not count_start(ALIAS, lease)
+        row.refresh_from_db()
+        assert row.rescues == 1
 
 
 @pytest.mark.django_db
@@ -202,7 +226,7 @@ class TestHopelessDeliveries:
 
     def rescue(self, clock: WorkflowClock, *rows: Delivery) -> None:
         worker = make_worker()
-        Delivery.objects.filter(pk__in=[row.pk for row in rows]).update(worker=worker, rescues=MAX_RESCUES)
+        Delivery.objects.filter(pk__in=[row.pk for row in rows]).update(worker=worker, rescues=MAX_RESCUES + 1)
         other = make_delivery(worker=worker)
         cycle.rescue_dead(ALIAS, clock.now(), [worker.pk])
         other.refresh_from_db()

@@ -20,7 +20,7 @@ from django_workflow.client.urls import workflow_url
 from django_workflow.engine import cycle, messages, signing_keys
 from django_workflow.engine.dispatch import Dispatcher
 from django_workflow.engine.facts import Answer
-from django_workflow.engine.leases import MAX_RESCUES, claim
+from django_workflow.engine.leases import MAX_RESCUES, claim, count_start
 from django_workflow.engine.messages import cancel
 from django_workflow.engine.network import HttpAnswer
 from django_workflow.engine.publishing import accept_all
@@ -312,7 +312,8 @@ class TestRetries:
         log = post(failure_callback=FAILED)
         for _ in range(MAX_RESCUES + 1):
             worker = uuid7()
-            assert len(claim(ALIAS, worker, clock.now(), 1).leases) == 1
+            (lease,) = claim(ALIAS, worker, clock.now(), 1).leases
+            assert count_start(ALIAS, lease)
             cycle.rescue_dead(ALIAS, clock.now(), [worker])
         letter = DeadLetter.objects.get()
         assert letter.message == log

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from django_workflow import WorkflowContext, workflow
 from django_workflow.engine import worker as worker_module
+from django_workflow.engine.leases import SUSPECT_RESCUES
 from django_workflow.engine.supervisor import Supervisor
 from django_workflow.engine.worker import Worker
 from django_workflow.models import Delivery, Run, Schedule
@@ -59,6 +60,37 @@ def test_a_step_is_shown_running_while_it_runs(running: Worker) -> None:
     eventually(lambda: handle.run.steps.filter(name="long", status="running").exists())
     go_on.set()
     eventually(lambda: handle.run.is_finished)
+
+
+def test_deliveries_that_lost_workers_again_and_again_are_made_one_at_a_time(running: Worker) -> None:
+    """Of two that run at once, the one that ends its worker takes the other along."""
+    from threading import Event, Lock
+
+    go_on, lock, at_once, most = Event(), Lock(), 0, 0
+
+    def work() -> None:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        assert go_on.wait(30)
+        with lock:
+            at_once -= 1
+
+    @workflow(name="suspect")
+    def suspect(ctx: WorkflowContext[None]) -> None:
+        ctx.run("work", work)
+
+    handles = [suspect.using(delay="1h").trigger() for _ in range(3)]
+    past = timezone.now() - timedelta(seconds=1)
+    Delivery.objects.update(rescues=SUSPECT_RESCUES, due_at=past)
+    eventually(lambda: at_once == 1)
+    eventually(lambda: Delivery.objects.filter(worker_id=running.key).count() == 3)
+    finishes()  # others do not wait
+    assert sorted(Delivery.objects.values_list("rescues", flat=True)) == [2, 2, 3]
+    go_on.set()
+    eventually(lambda: all(handle.run.is_finished for handle in handles))
+    assert most == 1
 
 
 def test_a_timeout_that_no_calendar_holds_fails_its_run_alone(running: Worker) -> None:
