@@ -20,6 +20,7 @@ from django_workflow.engine.runs import end_run
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.errors import EngineError
 from django_workflow.models import Attempt, DeadLetter, Delivery, Run
+from django_workflow.models.dead_letter import kind_of_error
 from django_workflow.protocol.callbacks import ErrorBody, FailureBody, encode_callback, encode_error
 from django_workflow.protocol.headers import FAILURE_CALLBACK_NOT_FOUND, header_lists
 from django_workflow.protocol.identifiers import message_id_of
@@ -42,6 +43,7 @@ def fail_run(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer, er
         destination=lease.destination,
         status=answer.status,
         error=error,
+        error_kind=kind_of_error(error, answer.status),
         response_headers=msgspec.json.encode(answer.headers).decode(),
         response_body=printable(answer.body.decode("utf-8", "replace")),
         failure_state=DeadLetter.FailureState.IN_PROGRESS if failure else DeadLetter.FailureState.NONE,

@@ -39,6 +39,7 @@ from django_workflow.engine.url_groups import Endpoint, find_group
 from django_workflow.engine.writing import write
 from django_workflow.errors import MessageInvalid, QuotaExceeded
 from django_workflow.models import Attempt, DeadLetter, Delivery, MessageLog
+from django_workflow.models.dead_letter import kind_of_error
 from django_workflow.protocol import headers as h
 from django_workflow.protocol.publish import Message, callback_message
 from django_workflow.protocol.requests import Published
@@ -318,6 +319,8 @@ def give_up(unit: UnitOfWork, fact: Settlement) -> None:
         destination=lease.destination,
         status=answer.status,
         error=error_text(answer),
+        # The text is what the destination answered, which its publisher may hide.
+        error_kind=kind_of_error(answer.error, answer.status),
         response_headers=_headers_json(answer),
         response_body=_shown_body(answer),
         created_at=unit.now,

@@ -26,6 +26,8 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField(db_index=True)),
             ],
             options={
+                "verbose_name": "realtime channel",
+                "verbose_name_plural": "realtime channels",
                 "ordering": ("name",),
             },
         ),
@@ -57,6 +59,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "flow-control key",
                 "verbose_name_plural": "flow-control keys",
                 "ordering": ("key",),
+                "permissions": (("pause_flowkey", "Can pause, resume and reset flow-control keys"),),
             },
         ),
         migrations.CreateModel(
@@ -590,6 +593,10 @@ class Migration(migrations.Migration):
                 ("destination", models.TextField(verbose_name="destination")),
                 ("status", models.PositiveIntegerField(default=0, verbose_name="status")),
                 ("error", models.TextField(blank=True, verbose_name="error")),
+                (
+                    "error_kind",
+                    models.CharField(blank=True, default="", max_length=100, verbose_name="kind of error"),
+                ),
                 ("response_headers", models.TextField(blank=True)),
                 ("response_body", models.TextField(blank=True)),
                 (
@@ -828,6 +835,17 @@ class Migration(migrations.Migration):
                 ("deadline_at", models.DateTimeField(blank=True, null=True, verbose_name="expires")),
                 ("resolved_at", models.DateTimeField(blank=True, null=True, verbose_name="resolved")),
                 (
+                    "resolved_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="resolved by",
+                    ),
+                ),
+                (
                     "run",
                     models.ForeignKey(
                         on_delete=django.db.models.deletion.CASCADE,
@@ -839,7 +857,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "waiter",
-                "verbose_name_plural": "waiters",
+                "verbose_name_plural": "waiting inbox",
                 "ordering": ("created_at",),
             },
         ),
@@ -997,5 +1015,18 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(fields=["begun", "queue", "queue_key"], name="workflow_delivery_queue"),
+        ),
+        migrations.CreateModel(
+            name="RegisteredWorkflow",
+            fields=[],
+            options={
+                "verbose_name": "workflow",
+                "verbose_name_plural": "workflows",
+                "proxy": True,
+                "default_permissions": (),
+                "indexes": [],
+                "constraints": [],
+            },
+            bases=("django_workflow.run",),
         ),
     ]

@@ -9,6 +9,7 @@ import msgspec
 from django_workflow.conf import get_settings
 from django_workflow.mirror.change import RunChange, message_key
 from django_workflow.models import DeadLetter
+from django_workflow.models.dead_letter import kind_of_error
 from django_workflow.protocol.bodies import printable
 from django_workflow.protocol.callbacks import FailureBody
 
@@ -45,6 +46,7 @@ def put_dead_letter(
         "destination": change.run.url,
         "status": status,
         "error": error,
+        "error_kind": kind_of_error(error, status),
         "response_headers": response_headers,
         "response_body": response_body,
     }

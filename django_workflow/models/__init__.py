@@ -11,6 +11,7 @@ from django_workflow.models.journal_entry import JournalEntry
 from django_workflow.models.message_log import MessageLog
 from django_workflow.models.outbox import Outbox
 from django_workflow.models.queue import Queue
+from django_workflow.models.registered_workflow import RegisteredWorkflow
 from django_workflow.models.run import Run
 from django_workflow.models.schedule import Schedule
 from django_workflow.models.signing_key import SigningKey
@@ -31,6 +32,7 @@ __all__ = [
     "MessageLog",
     "Outbox",
     "Queue",
+    "RegisteredWorkflow",
     "Run",
     "Schedule",
     "SigningKey",

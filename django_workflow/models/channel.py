@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from django_workflow.models.fields import ExactCharField
 
@@ -21,6 +22,8 @@ class Channel(models.Model):
     objects: ClassVar[models.Manager[Channel]] = models.Manager()
 
     class Meta:
+        verbose_name = _("realtime channel")
+        verbose_name_plural = _("realtime channels")
         ordering = ("name",)
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from django.db import models
@@ -11,10 +12,25 @@ from django_workflow.models.fields import ExactCharField, key_field
 from django_workflow.models.message_log import MessageLog
 from django_workflow.models.run import Run
 
+LONGEST_KIND = 100
+_ERROR_CLASS = re.compile(r"([A-Za-z_][\w.]*): ", re.ASCII)
+
+
+def kind_of_error(error: str, status: int) -> str:
+    """What tells an error from others of its step: its class (`ConnectionError`), else its status (`HTTP 502`).
+
+    Nothing else of its text, which may hold what belongs to one run alone.
+    """
+    named = _ERROR_CLASS.match(error + " ")
+    if named:
+        return named[1].rpartition(".")[2][:LONGEST_KIND]
+    return f"HTTP {status}" if status else ""
+
 
 class DeadLetter(models.Model):
     """`status`, `error` and `response_*` are of the answer that was given up with, `failure_*` of the failure callback:
-    its message's key, and what it was answered last. `dlq_id` is the hosted engine's id of the letter."""
+    its message's key, and what it was answered last. `error_kind` is what `kind_of_error` makes of the error, `dlq_id`
+    the hosted engine's id of the letter."""
 
     class FailureState(models.TextChoices):
         NONE = "none", _("No failure function")
@@ -41,6 +57,7 @@ class DeadLetter(models.Model):
     destination = models.TextField(_("destination"))
     status = models.PositiveIntegerField(_("status"), default=0)
     error = models.TextField(_("error"), blank=True)
+    error_kind = models.CharField(_("kind of error"), max_length=LONGEST_KIND, blank=True, default="")
     response_headers = models.TextField(blank=True)
     response_body = models.TextField(blank=True)
     failure_state = models.CharField(

@@ -44,6 +44,7 @@ class FlowKey(models.Model):
         verbose_name = _("flow-control key")
         verbose_name_plural = _("flow-control keys")
         ordering = ("key",)
+        permissions = (("pause_flowkey", "Can pause, resume and reset flow-control keys"),)
 
     def __str__(self) -> str:
         return self.key

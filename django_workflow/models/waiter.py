@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar, Self
 
+from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
@@ -27,7 +28,7 @@ class WaiterQuerySet(models.QuerySet["Waiter"]):
 class Waiter(models.Model):
     """`waiting` becomes `resolved`, `timed_out` or `canceled`. An event sent to a run ahead of its wait is kept as
     `early` and becomes `consumed`, in order of arrival. `step` is the JSON of the step to journal, `config` the
-    message's own configuration."""
+    message's own configuration, `resolved_by` the person whose answer it was."""
 
     class State(models.TextChoices):
         WAITING = "waiting", _("Waiting")
@@ -53,12 +54,20 @@ class Waiter(models.Model):
     created_at = models.DateTimeField(_("since"))
     deadline_at = models.DateTimeField(_("expires"), null=True, blank=True)
     resolved_at = models.DateTimeField(_("resolved"), null=True, blank=True)
+    resolved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("resolved by"),
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+    )
 
     objects: ClassVar[models.Manager[Waiter]] = models.Manager.from_queryset(WaiterQuerySet)()
 
     class Meta:
         verbose_name = _("waiter")
-        verbose_name_plural = _("waiters")
+        verbose_name_plural = _("waiting inbox")
         ordering = ("created_at",)
         indexes = (
             models.Index(fields=("event_id", "state"), name="workflow_waiter_event"),
