@@ -23,6 +23,7 @@ LADDER = (
     ("apps", "asgi", "urls"),  # the composition root: knows every part and wires it
     ("checks",),  # registered by `apps`
     ("admin", "api", "management", "migrations", "templatetags", "testing"),  # what people touch
+    ("control",),  # what people do to runs
     ("presentation",),  # how runs are found and put into words there
     ("engine", "mirror", "realtime", "serve"),
     ("authoring", "models"),

@@ -1,0 +1,89 @@
+"""What can be done to a run that is not over: cancel it, tell it an event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, pgettext_lazy
+
+from django_workflow.client.client import get_client
+from django_workflow.conf import get_settings
+from django_workflow.control.action import Action, ActionRefused, Outcome, is_over
+from django_workflow.errors import RunEnded
+from django_workflow.models import Run, Waiter
+from django_workflow.realtime import forms
+
+if TYPE_CHECKING:
+    from django_workflow.models.run import RunQuerySet
+
+
+class Cancel(Action):
+    name = "cancel"
+    permission = "cancel_run"
+    title = gettext_lazy("Cancel")
+    verb = gettext_lazy("Cancel")
+    past = gettext_lazy("canceled")
+
+    def hindrance(self, run: Run) -> str:
+        return is_over(run)
+
+    def possible(self, runs: RunQuerySet) -> RunQuerySet:
+        return runs.active()
+
+    def do(self, run: Run, *, by: Any) -> Outcome:
+        if not get_client().cancel([run.run_id]):
+            run.refresh_from_db(fields=["status"])
+            raise ActionRefused(is_over(run) or _("The engine does not know the run any more."))
+        return Outcome(run.run_id, _("Canceled."))
+
+
+class Notify(Action):
+    """`event_id` "" is the one event that the run waits for. `data` is anything that JSON holds, or JSON as bytes."""
+
+    name = "notify"
+    permission = "notify_run"
+    title = gettext_lazy("Send event")
+    verb = gettext_lazy("Send an event to")
+    past = pgettext_lazy("runs", "told an event")
+    needs_event = True
+    in_bulk = False
+
+    def hindrance(self, run: Run) -> str:
+        return is_over(run)
+
+    def possible(self, runs: RunQuerySet) -> RunQuerySet:
+        return runs.active()
+
+    def do(self, run: Run, *, by: Any, event_id: str = "", data: Any = None) -> Outcome:
+        event_id = event_id or self._only_event(run)
+        form = forms.find_form(run.run_id, event_id)
+        if form is not None:
+            data = form.clean_plain(_plain_values(data))
+            if not forms.note_answer(form, by, data):
+                raise ActionRefused(_("The event “%s” was answered already.") % event_id)
+        try:
+            get_client().notify(event_id, data, run_id=run.run_id)
+        except RunEnded as error:
+            raise ActionRefused(_("The run is over or unknown to the engine.")) from error
+        return Outcome(run.run_id, _("Event “%s” sent.") % event_id)
+
+    def _only_event(self, run: Run) -> str:
+        waiting = Waiter.objects.using(get_settings().database).waiting().filter(run=run.pk)
+        names = list(waiting.values_list("event_id", flat=True).distinct()[:2])
+        if len(names) != 1:
+            raise ActionRefused(
+                _("The run waits for several events: name one.")
+                if names
+                else _("The run waits for no event: name one.")
+            )
+        return names[0]
+
+
+def _plain_values(data: Any) -> dict[str, Any]:
+    """The values of a form's fields. Raises ActionRefused when the data are none."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any]) if isinstance(data, bytes) else dict(data or {})
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise ActionRefused(_("The run waits for a form: send an object with a value for each field.")) from error
