@@ -26,6 +26,7 @@ from django_workflow.authoring.results import (
 )
 from django_workflow.authoring.step_kinds import CreateWebhookStep, RunStep
 from django_workflow.client.options import Duration
+from django_workflow.replay.patches import PatchCall
 from django_workflow.replay.step_call import StepCall
 from django_workflow.replay.tasks import TaskSteps
 
@@ -277,6 +278,24 @@ class AsyncWorkflowContext(BaseContext[T]):
                                           step.run("render invoice", render_invoice, order))
         """
         return self._tasks.ask_together(checked_calls(calls))
+
+    def patched(self, patch_id: str) -> Coroutine[Any, Any, bool]:
+        """Whether the run takes the new code of a change: `if await ctx.patched("check-address"): ... else: ...`.
+
+        False for runs that passed this place before the change, True for all others. True is recorded as a step of its
+        own, named `patched: check-address`; the first answer holds for the whole run, in loops too. Once no run is
+        active that got False, write `await ctx.deprecate_patch("check-address")` in place of the `if`.
+
+        It is no part of a group: tasks that wait for steps meanwhile go on waiting, and their group stays what it is.
+        """
+        return self._tasks.patched(PatchCall(patch_id))
+
+    def deprecate_patch(self, patch_id: str) -> Coroutine[Any, Any, None]:
+        """Step over what `ctx.patched(patch_id)` has recorded. New runs record nothing.
+
+        Stands where `patched` stood, until the last run that recorded it is over.
+        """
+        return self._tasks.deprecate_patch(PatchCall(patch_id))
 
     def emit(self, event: str, data: Any = None) -> Awaitable[None]:
         """Tell whoever watches the run: `event` is a name of yours, `data` anything that JSON holds.

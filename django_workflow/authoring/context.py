@@ -24,6 +24,7 @@ from django_workflow.authoring.results import (
 )
 from django_workflow.authoring.step_kinds import CreateWebhookStep, RunStep
 from django_workflow.client.options import Duration
+from django_workflow.replay.patches import PatchCall
 from django_workflow.replay.step_call import StepCall
 
 if TYPE_CHECKING:
@@ -253,6 +254,22 @@ class WorkflowContext(BaseContext[T]):
                                           step.run("render invoice", render_invoice, order))
         """
         return self._executor.ask_together(checked_calls(calls))
+
+    def patched(self, patch_id: str) -> bool:
+        """Whether the run takes the new code of a change: `if ctx.patched("check-address"): ... else: ...`.
+
+        False for runs that passed this place before the change, True for all others. True is recorded as a step of its
+        own, named `patched: check-address`; the first answer holds for the whole run, in loops too. Once no run is
+        active that got False, write `ctx.deprecate_patch("check-address")` in place of the `if`.
+        """
+        return self._executor.patched(PatchCall(patch_id))
+
+    def deprecate_patch(self, patch_id: str) -> None:
+        """Step over what `ctx.patched(patch_id)` has recorded. New runs record nothing.
+
+        Stands where `patched` stood, until the last run that recorded it is over.
+        """
+        self._executor.deprecate_patch(PatchCall(patch_id))
 
     def emit(self, event: str, data: Any = None) -> None:
         """Tell whoever watches the run: `event` is a name of yours, `data` anything that JSON holds.

@@ -38,6 +38,7 @@ from django_workflow.replay.outcome import (
     StepFound,
 )
 from django_workflow.replay.parallel import First, Last, Partial, decide, is_single
+from django_workflow.replay.patches import PatchCall
 from django_workflow.replay.port import Hooks, Port
 from django_workflow.replay.step_call import StepCall, current_step, in_hook
 from django_workflow.replay.tasks import TaskSteps
@@ -76,6 +77,8 @@ class Executor(Frontier):
         )
         self.asked = 0
         """The number of the newest step that the function asked for."""
+        self.patches: dict[str, bool] = {}
+        """What this invocation has said of each change: the first answer holds for all of the run."""
         self.is_blocked = refusal is not None
         self.thread = get_ident()
         # The newest entry: its arrival is told to the middlewares.
@@ -155,6 +158,35 @@ class Executor(Frontier):
         else:
             self.end(Discarded())
         raise self.abort()
+
+    def patched(self, call: PatchCall) -> bool:
+        """Whether the new code of a change runs in a sync workflow; True is recorded when nobody has said it yet."""
+        answer = None if self.is_blocked else self.known_patch(call)
+        if answer is None:
+            answer = self.patches[call.name] = self.ask(call)
+        return answer
+
+    def known_patch(self, call: PatchCall, ahead: int = 0) -> bool | None:
+        """What is certain about a change; None when its marker has still to be read or recorded.
+
+        `ahead`: how many markers have their place before this one's.
+        """
+        answer = self.patches.get(call.name)
+        if answer is None:
+            recorded = self.journal.entry(self.asked + 1 + ahead)
+            if recorded is not None and not is_single(recorded, call):
+                answer = self.patches[call.name] = False
+        return answer
+
+    def deprecate_patch(self, call: PatchCall) -> None:
+        """Step over a change's marker, if the run of a sync workflow has one here."""
+        if self.is_blocked or self.has_marker(call):
+            self.ask(call)
+
+    def has_marker(self, call: PatchCall, ahead: int = 0) -> bool:
+        """Whether the next step recorded is this marker; `ahead` as above."""
+        recorded = self.journal.entry(self.asked + 1 + ahead)
+        return recorded is not None and is_single(recorded, call)
 
     def cancel(self) -> NoReturn:
         """End the run, from the workflow's code or from inside a step's function."""
@@ -248,7 +280,7 @@ class Executor(Frontier):
 
     def _ask_slowly(self, call: StepCall[R], index: int, step: Step | None) -> R:
         """A step that is not in the journal, or whose arrival has to be told."""
-        recorded = step or self.journal.plans.get(index)
+        recorded = self.journal.entry(index)
         if recorded is not None:
             if step is None or not is_single(step, call):
                 raise self.fail(step_mismatch(self.run_id, index, recorded, call))

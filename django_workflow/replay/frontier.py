@@ -16,6 +16,7 @@ from django_workflow.protocol.steps import Step
 from django_workflow.replay.journal import Journal
 from django_workflow.replay.loop import run_on_thread_loop
 from django_workflow.replay.outcome import Cancelled, Failed, StepSubmission, Submission, Submitted
+from django_workflow.replay.patches import PatchCall, is_marker
 from django_workflow.replay.port import Hooks, Port
 from django_workflow.replay.step_call import CurrentStep, LocalCall, StepCall, check_text, current_step
 from django_workflow.replay.verdict import Ending
@@ -89,6 +90,10 @@ class Frontier:
     def start(self, call: LocalCall[Any], step_id: int, concurrent: int) -> CurrentStep:
         """Announce that a step's function is about to run."""
         check_text(call.name, "step name")
+        if is_marker(call.name) and not isinstance(call, PatchCall):
+            raise StepError(
+                f"Step {call.name!r} is named like the marker of a change: ctx.patched() makes those alone."
+            )
         self.port.step_started(call.result_step(step_id, concurrent))
         return CurrentStep(call.name, step_id, self.first_run_id)
 

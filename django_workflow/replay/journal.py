@@ -55,6 +55,10 @@ class Journal:
                 append(step)
         return journal
 
+    def entry(self, number: int) -> Step | None:
+        """What is recorded under a number: the step's result, or its plan; None for a step that is new."""
+        return self.results.get(number) or self.plans.get(number)
+
     def append(self, step: Step) -> None:
         """Add the newest step. One that is known already only sets `is_last_duplicate`."""
         number = step.step_id

@@ -13,8 +13,8 @@ from django_workflow.protocol.steps import Step
 from django_workflow.replay.step_call import StepCall
 
 REMEDY = (
-    "Steps keep their order while runs are in flight: deploy the change under a new workflow name, or restart the run "
-    "from the DLQ."
+    "Steps keep their order while runs are in flight: put the change behind ctx.patched(), deploy it under a new "
+    "workflow name, or restart the run from the DLQ."
 )
 
 

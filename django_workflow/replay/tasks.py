@@ -21,6 +21,7 @@ from django_workflow.replay.loop import InvocationLoop, thread_loop
 from django_workflow.replay.mismatch import step_mismatch
 from django_workflow.replay.outcome import Discarded, Failed, Outcome
 from django_workflow.replay.parallel import First, Last, Partial, decide, is_single
+from django_workflow.replay.patches import PatchCall
 from django_workflow.replay.step_call import LocalCall, StepCall, current_step, in_hook
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ class TaskSteps:
     async def ask(self, call: StepCall[R]) -> R:
         """The result of a step. Raises WorkflowAbort when the invocation ends with it."""
         executor = self.executor
-        if executor.is_blocked or current_step.get() is not None or in_hook.get() or get_ident() != executor.thread:
-            executor.refuse(call.name)
+        self._refuse_out_of_place(call)
         if self.loop.tasks.made == 1:
             # Nothing else can be asked for before this task waits, so a known step need not wait for the others.
             step = executor.journal.results.get(executor.asked + 1)
@@ -109,6 +109,32 @@ class TaskSteps:
         if not calls:
             return ()
         return tuple(await asyncio.gather(*map(self.ask, calls)))
+
+    async def patched(self, call: PatchCall) -> bool:
+        """Whether the new code of a change runs; True is recorded when nobody has said it yet."""
+        self._refuse_out_of_place(call)
+        answer = self.executor.known_patch(call, self._markers_ahead)
+        if answer is None:
+            # Tasks that ask for the same change meanwhile need not wait: it can only be True.
+            answer = self.executor.patches[call.name] = True
+            await self.ask(call)
+        return answer
+
+    async def deprecate_patch(self, call: PatchCall) -> None:
+        """Step over a change's marker, if the run has one here."""
+        self._refuse_out_of_place(call)
+        if self.executor.has_marker(call, self._markers_ahead):
+            await self.ask(call)
+
+    @property
+    def _markers_ahead(self) -> int:
+        """Markers that tasks wait for: each takes a number before whatever is asked for now."""
+        return sum(isinstance(turn.call, PatchCall) for turn in self._pending)
+
+    def _refuse_out_of_place(self, call: StepCall[Any]) -> None:
+        executor = self.executor
+        if executor.is_blocked or current_step.get() is not None or in_hook.get() or get_ident() != executor.thread:
+            executor.refuse(call.name)
 
     def outside(self, function: Callable[[], R]) -> Awaitable[R]:
         """Call something that may use the ORM, from a coroutine of the workflow."""
@@ -170,7 +196,7 @@ class TaskSteps:
         """Nothing is ready to run. True when that changed."""
         if not self._pending or self._is_performing or self.executor.ending is not None:
             return False
-        self._open, self._pending = self._pending, []
+        self._open, self._pending = self._next_group()
         executor = self.executor
         first = executor.asked + 1
         executor.asked += len(self._open)
@@ -185,10 +211,18 @@ class TaskSteps:
             executor.fail(error)
         return True
 
+    def _next_group(self) -> tuple[list[Turn], list[Turn]]:
+        """Whose turn it is, and who waits on: a marker goes alone, and first, so that groups are what they would be
+        without it."""
+        for turn in self._pending:
+            if isinstance(turn.call, PatchCall):
+                return [turn], [other for other in self._pending if other is not turn]
+        return self._pending, []
+
     def _decide_single(self, turn: Turn, number: int) -> None:
         executor = self.executor
         step = executor.journal.results.get(number)
-        recorded = step or executor.journal.plans.get(number)
+        recorded = executor.journal.entry(number)
         if recorded is None:
             self._let(turn, Go(number, 1))
         elif step is None or not is_single(step, turn.call):

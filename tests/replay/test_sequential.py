@@ -164,8 +164,8 @@ def test_another_name_is_a_mismatch_that_says_what_to_do() -> None:
     assert outcome.step_name is None
     assert str(outcome.error) == (
         "Incompatible step name. Expected 'renamed', got 'b' from the request. Run wfr_1 recorded step 2 as 'b' (Run), "
-        "but the code now asks for 'renamed' (Run). Steps keep their order while runs are in flight: deploy the change "
-        "under a new workflow name, or restart the run from the DLQ."
+        "but the code now asks for 'renamed' (Run). Steps keep their order while runs are in flight: put the change "
+        "behind ctx.patched(), deploy it under a new workflow name, or restart the run from the DLQ."
     )
     assert (outcome.error.run_id, outcome.error.index) == ("wfr_1", 2)
 
