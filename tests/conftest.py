@@ -18,7 +18,7 @@ pytest_plugins = ["django_workflow.testing.pytest_plugin", "tests.scenarios.summ
 TESTS = Path(__file__).parent
 DATABASE = os.environ.get("WORKFLOW_TEST_DATABASE", "sqlite")
 DATABASE_MARKS = {"sqlite", "postgresql", "mariadb"}
-ON_EVERY_DATABASE = {"engine", "mirror", "models", "scenarios"}
+ON_EVERY_DATABASE = {"engine", "faults", "mirror", "models", "scenarios"}
 REQUIRE_ALL = os.environ.get("WORKFLOW_REQUIRE_ALL") == "1"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from django_workflow import WorkflowContext, workflow
+from django_workflow import WorkflowContext, step, workflow
 from tests.effects.models import Effect
 
 STEPS = 10
@@ -27,3 +28,30 @@ def ten_effects(ctx: WorkflowContext[float]) -> list[str]:
         arguments = (ctx.workflow_run_id, name, ctx.request_payload, is_atomic)
         done.append(ctx.run(name, write_effect, *arguments, atomic=is_atomic))
     return done
+
+
+@workflow(name="every-kind", retries=3, retry_delay=0.01)
+def every_kind(ctx: WorkflowContext[float]) -> list[Any]:
+    """A step of each kind that needs nobody else; steps whose name says so are atomic. `payload` as above."""
+    run_id, seconds = ctx.workflow_run_id, ctx.request_payload
+    first = ctx.run("atomic first", write_effect, run_id, "atomic first", seconds, True, atomic=True)
+    second = ctx.run("plain second", write_effect, run_id, "plain second", seconds, False)
+    branches = ctx.parallel(
+        step.run("atomic left", write_effect, run_id, "atomic left", seconds, True, atomic=True),
+        step.run("plain right", write_effect, run_id, "plain right", seconds, False),
+        step.sleep("short", 0.02),
+    )
+    ctx.sleep("nap", 0.02)
+    timed_out = ctx.wait_for_event("wait", f"never-{run_id}", timeout=0.02).timeout
+    child = ctx.invoke("child", workflow=one_effect, body=seconds)
+    last = ctx.run("atomic last", write_effect, run_id, "atomic last", seconds, True, atomic=True)
+    return [first, second, *branches, timed_out, child.body, last]
+
+
+EVERY_RESULT = '["atomic first","plain second","atomic left","plain right",null,true,"atomic only","atomic last"]'
+
+
+@workflow(name="one-effect")
+def one_effect(ctx: WorkflowContext[float]) -> str:
+    run_id = ctx.workflow_run_id
+    return ctx.run("atomic only", write_effect, run_id, "atomic only", ctx.request_payload, True, atomic=True)

@@ -25,12 +25,12 @@ class Handler(WSGIRequestHandler):
 
 
 class Server(WSGIServer):
-    """`application` at a free port. `handle_request()` serves one request; `serve_forever()` all."""
+    """`application` at a port, a free one by default. `handle_request()` serves one request; `serve_forever()` all."""
 
     request_queue_size = 64
 
-    def __init__(self, application: WSGIApplication) -> None:
-        super().__init__((HOST, 0), Handler)
+    def __init__(self, application: WSGIApplication, port: int = 0) -> None:
+        super().__init__((HOST, port), Handler)
         self.set_app(application)
         self.origin = f"http://{HOST}:{self.server_address[1]}"
 

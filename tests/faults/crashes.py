@@ -1,0 +1,93 @@
+"""Points at which a process of the tests ends as by a power cut: `install("before-commit", 3)`.
+
+Called in a forked child before its worker or server starts; nothing of this is in the product. Commits are those of
+all threads but the one for duties, whose heartbeats come at any time: a lone run's are then numbered the same way
+each time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from itertools import count
+from threading import Event, Thread, current_thread
+from typing import Any, NoReturn
+
+POINTS = ("before-commit", "during-commit", "after-commit", "before-response", "after-response")
+
+
+def end() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("SIGKILL cannot be survived.")
+
+
+def install(point: str, number: int) -> None:
+    """End this process at the `number`th time that it comes to `point`."""
+    assert point in POINTS
+    numbers = count(1)
+    when, what = point.split("-")
+    if what == "commit":
+        _crash_at_commit(when, lambda: next(numbers) == number)
+    else:
+        _crash_at_response(when, lambda: next(numbers) == number)
+
+
+def _crash_at_commit(when: str, is_due: Any) -> None:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    commit = BaseDatabaseWrapper._commit
+
+    def crash(self: BaseDatabaseWrapper) -> None:
+        if current_thread().name == "workflow-duties" or not is_due():
+            commit(self)
+            return
+        if when == "before":
+            end()
+        if when == "during":
+            _end_while(commit, self)
+        commit(self)
+        end()
+
+    BaseDatabaseWrapper._commit = crash  # type: ignore[method-assign]
+
+
+def _end_while(function: Any, *arguments: Any) -> None:
+    """End the process once `function` has given this thread's turn away: while the database works."""
+    begun = Event()
+
+    def wait_and_end() -> None:
+        begun.wait()
+        end()
+
+    Thread(target=wait_and_end, daemon=True).start()
+    begun.set()
+    function(*arguments)
+    end()
+
+
+def _crash_at_response(when: str, is_due: Any) -> None:
+    from tests.faults import nursery
+
+    def application(environ: Any, start_response: Any) -> Any:
+        answer = project(environ, start_response)
+        if "/serve/" not in environ["PATH_INFO"] or not is_due():
+            return answer
+        if when == "before":
+            end()
+        return _EndAfter(answer)
+
+    project = nursery.application()
+    nursery.application = lambda: application
+
+
+class _EndAfter:
+    """A response after which the process ends: the server closes it when it has sent everything."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Any:
+        return iter(self._answer)
+
+    def close(self) -> None:
+        end()

@@ -1,0 +1,80 @@
+"""Processes killed at every boundary of a commit and of a response: results are there once, and no run is lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_workflow.client.handle import RunHandle
+from django_workflow.models import Run
+from tests.effects.workflows import EVERY_RESULT, every_kind
+from tests.engine.workers import eventually
+from tests.faults.invariants import all_over, assert_sound, broken_rules
+from tests.faults.nursery import Nursery
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+KILLED = -9
+SHORT, LONG = (1, 2, 3, 5, 8), tuple(range(1, 31))
+"""The commits after which the runs' workers end, counted anew in each worker."""
+
+
+def assert_all_done(handles: list[RunHandle]) -> None:
+    assert [(handle.run.status, handle.run.error) for handle in handles] == [(Run.Status.SUCCESS, "")] * len(handles)
+    assert {handle.run.result for handle in handles} == {EVERY_RESULT}
+    assert_sound()
+
+
+boundaries = pytest.mark.parametrize("point", ["before-commit", "during-commit", "after-commit"])
+
+
+@boundaries
+@pytest.mark.parametrize("numbers", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
+def test_workers_killed_at_a_commit(nursery: Nursery, point: str, numbers: tuple[int, ...]) -> None:
+    handles = []
+    for number in numbers:
+        handles.append(every_kind.trigger(0.0))
+        assert nursery.worker(crash=(point, number)).wait() == KILLED
+        assert broken_rules() == []
+    with_last = nursery.worker()
+    eventually(all_over)
+    assert with_last.stop() == 0
+    assert_all_done(handles)
+
+
+def over_http(origin: str) -> dict[str, Any]:
+    return {"base_url": origin, "request_timeout": 5, "retry_delay": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("point", "numbers"),
+    [
+        ("before-commit", (2, 4)),
+        ("after-commit", (1, 3)),
+        ("before-response", (1, 2)),
+        ("after-response", (1, 2)),
+        pytest.param("before-commit", LONG[:12], marks=pytest.mark.slow),
+        pytest.param("during-commit", LONG[:12], marks=pytest.mark.slow),
+        pytest.param("after-commit", LONG[:12], marks=pytest.mark.slow),
+        pytest.param("before-response", LONG[:12], marks=pytest.mark.slow),
+        pytest.param("after-response", LONG[:12], marks=pytest.mark.slow),
+    ],
+)
+def test_web_processes_killed_at_a_commit_or_response(
+    nursery: Nursery, settings: Any, point: str, numbers: tuple[int, ...]
+) -> None:
+    first = nursery.web()
+    port, options = int(first.origin.rpartition(":")[2]), over_http(first.origin)
+    first.kill()
+    settings.DJANGO_WORKFLOW = options
+    worker = nursery.worker(settings=options)
+    handles = []
+    for number in numbers:
+        web = nursery.web(crash=(point, number), settings=options, port=port)
+        handles.append(every_kind.using(retries=50).trigger(0.0))
+        assert web.wait() == KILLED
+    nursery.web(settings=options, port=port)
+    eventually(all_over)
+    assert worker.stop() == 0
+    assert_all_done(handles)
