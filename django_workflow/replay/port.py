@@ -25,6 +25,8 @@ class Port(Protocol):
     def step_started(self, step: Step) -> None:
         """A step's function is about to run (its `out` is still None). Must be cheap; raises nothing.
 
+        Only the port of a rehearsal raises WorkflowAbort, after it has ended the invocation: no function runs there.
+
         Of async functions it is told on the workflow's event loop, unless it `writes_starts`: else no ORM here.
         """
 
