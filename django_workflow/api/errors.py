@@ -1,5 +1,9 @@
-"""Errors as JSON: `{"error": sentence, "type": stable name}`, and `field` where one value is to blame.
+"""Errors as problem details, `application/problem+json`. Source: RFC 9457.
 
+    {"type": "urn:django-workflow:problem:not_found", "title": "Not Found", "status": 404,
+     "detail": "There is no run “wfr_1” that you may see.", "code": "not_found"}
+
+`code` is the stable name by itself; `errors` (field -> sentences) is there where values of the request are to blame.
 DRF's own exceptions keep their status and headers; the package's errors get theirs here.
 """
 
@@ -7,8 +11,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
+from django.db import InterfaceError, OperationalError
 from django.utils.translation import gettext as _
 from rest_framework import exceptions, status
 from rest_framework.response import Response
@@ -18,6 +24,11 @@ from django_workflow.errors import EngineError, EngineUnavailable, PayloadInvali
 from django_workflow.realtime.forms import FormInvalid
 
 logger = logging.getLogger("django_workflow.api")
+
+CONTENT_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:django-workflow:problem:"
+
+FieldErrors = Mapping[str, list[str]]
 
 
 class Conflict(exceptions.APIException):
@@ -40,40 +51,66 @@ class TooLarge(exceptions.APIException):
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's exception handler of these views. None: not ours, so it is raised on."""
     if isinstance(error, PayloadInvalid):
-        return _response(status.HTTP_400_BAD_REQUEST, str(error), "payload_invalid", error.field)
+        text = str(error)
+        return _response(status.HTTP_400_BAD_REQUEST, "payload_invalid", text, {error.field: [text]})
     if isinstance(error, RunEnded):
-        return _response(status.HTTP_409_CONFLICT, str(error), "run_ended")
+        return _response(status.HTTP_409_CONFLICT, "run_ended", str(error))
     if isinstance(error, EngineUnavailable):
         logger.warning("the engine did not answer: %s", error)
-        return _response(status.HTTP_503_SERVICE_UNAVAILABLE, _("The workflow engine does not answer."), "unavailable")
+        return _response(status.HTTP_503_SERVICE_UNAVAILABLE, "unavailable", _("The workflow engine does not answer."))
+    if isinstance(error, OperationalError | InterfaceError):
+        logger.error("the database did not answer: %s", error, exc_info=error)
+        text = _("The database does not answer. Try again.")
+        return _response(status.HTTP_503_SERVICE_UNAVAILABLE, "unavailable", text)
     if isinstance(error, EngineError):
         logger.error("the engine refused a request: %s", error)
-        return _response(status.HTTP_500_INTERNAL_SERVER_ERROR, _("The workflow engine refused the request."), "engine")
+        return _response(status.HTTP_502_BAD_GATEWAY, "engine", _("The workflow engine refused the request."))
     if isinstance(error, FormInvalid):
-        data = {"error": str(error), "type": "form_invalid", "fields": error.fields}
-        return Response(data, status=error.status_code)
+        return _response(error.status_code, "form_invalid", str(error), error.fields)
     if isinstance(error, RequestRejected):
-        return _response(error.status_code, str(error), "rejected")
+        return _response(error.status_code, "rejected", str(error))
     response = exception_handler(error, context)
     if response is not None:
         response.data = _described(response)
     return response
 
 
-def _response(status_code: int, message: str, kind: str, field: str | None = None) -> Response:
-    data = {"error": message, "type": kind}
-    return Response(data if field is None else {**data, "field": field}, status=status_code)
+def problem(status_code: int, code: str, detail: str, errors: FieldErrors | None = None) -> dict[str, Any]:
+    """The members of one problem."""
+    members = {
+        "type": TYPE_PREFIX + code,
+        "title": HTTPStatus(status_code).phrase,
+        "status": status_code,
+        "detail": detail,
+        "code": code,
+    }
+    return {**members, "errors": dict(errors)} if errors else members
 
 
-def _described(response: Response) -> dict[str, str]:
-    """DRF's error detail in our form: the first message, and the field that it is about."""
-    detail: Any = response.data
-    field = None
-    if isinstance(detail, Mapping) and "detail" in detail:
-        detail = detail["detail"]
-    elif isinstance(detail, Mapping) and detail:
-        field, detail = next(iter(detail.items()))
-    while isinstance(detail, list) and detail:
-        detail = detail[0]
-    described = {"error": str(detail), "type": str(getattr(detail, "code", "") or "error")}
-    return described if field is None else {**described, "field": str(field)}
+def _response(status_code: int, code: str, detail: str, errors: FieldErrors | None = None) -> Response:
+    return Response(problem(status_code, code, detail, errors), status=status_code)
+
+
+def _described(response: Response) -> dict[str, Any]:
+    """DRF's error detail in our form: its first sentence, and all of them by field."""
+    found: Any = response.data
+    errors: dict[str, list[str]] = {}
+    if isinstance(found, Mapping) and "detail" in found:
+        first = _sentences(found["detail"])[0]
+    elif isinstance(found, Mapping) and found:
+        by_field = {str(name): _sentences(value) for name, value in found.items()}
+        errors = {name: [str(sentence) for sentence in sentences] for name, sentences in by_field.items()}
+        first = next(iter(by_field.values()))[0]
+    else:
+        first = _sentences(found)[0]
+    code = str(getattr(first, "code", "") or "error")
+    return problem(response.status_code, code, str(first), errors)
+
+
+def _sentences(detail: Any) -> list[Any]:
+    """All sentences of a detail, however deep; at least one."""
+    if isinstance(detail, Mapping):
+        detail = list(detail.values())
+    if isinstance(detail, list):
+        return [sentence for item in detail for sentence in _sentences(item)] or [""]
+    return [detail]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from django.http import QueryDict
@@ -12,6 +12,7 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import ValidationError
 
+from django_workflow.api.described import INSTANT, TEXT, Query
 from django_workflow.models import Run
 from django_workflow.presentation import lookup
 
@@ -100,10 +101,14 @@ def _created_before(runs: RunQuerySet, values: list[str]) -> RunQuerySet:
 
 
 def _instant(text: str) -> datetime:
-    instant = parse_datetime(text)
-    if instant is None:
-        raise ValueError(_("%s is no instant; write it as 2030-01-31T12:00:00Z.") % text)
-    return instant if timezone.is_aware(instant) else timezone.make_aware(instant)
+    try:
+        instant = parse_datetime(text)
+        if instant is not None:
+            aware = instant if timezone.is_aware(instant) else timezone.make_aware(instant)
+            return aware.astimezone(UTC)
+    except (ValueError, OverflowError):  # no such day, or one that no calendar has in UTC
+        pass
+    raise ValueError(_("%s is no instant; write it as 2030-01-31T12:00:00Z.") % text)
 
 
 def _search(runs: RunQuerySet, values: list[str]) -> RunQuerySet:
@@ -122,3 +127,16 @@ FILTERS: dict[str, Filter] = {
     "created_before": _created_before,
     "search": _search,
 }
+
+PARAMETERS = (
+    Query(
+        "status", "A status, `active` or `finished`; several separated by commas or given one by one.", TEXT, many=True
+    ),
+    Query("workflow", "Name of a workflow.", TEXT, many=True),
+    Query("label", "A label that the run has; of several it has all.", TEXT, many=True),
+    Query("trigger_kind", "What started the run.", {"type": "string", "enum": Run.TriggerKind.values}, many=True),
+    Query("has_error", "Whether the run has an error.", {"type": "boolean"}),
+    Query("created_after", "Created at this instant or later.", INSTANT),
+    Query("created_before", "Created before this instant.", INSTANT),
+    Query("search", "A run id, a label, a related object's id, or part of the summary or error.", TEXT),
+)

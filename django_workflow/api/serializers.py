@@ -16,7 +16,7 @@ class RunIdField(serializers.SlugRelatedField[Run]):
     """Another run by its run id."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(slug_field="run_id", read_only=True, **options)
+        super().__init__(slug_field="run_id", read_only=True, allow_null=True, **options)
 
 
 class RunSerializer(serializers.ModelSerializer[Run]):
@@ -120,7 +120,7 @@ class WaiterSerializer(serializers.ModelSerializer[Waiter]):
     run_id = serializers.CharField(source="run.run_id", read_only=True)
     workflow = serializers.CharField(source="run.workflow", read_only=True)
     since = serializers.DateTimeField(source="created_at", read_only=True)
-    expires = serializers.DateTimeField(source="deadline_at", read_only=True)
+    expires = serializers.DateTimeField(source="deadline_at", read_only=True, allow_null=True)
 
     class Meta:
         model = Waiter
@@ -154,8 +154,8 @@ class ScheduleSerializer(serializers.ModelSerializer[Schedule]):
 
 class DeadLetterSerializer(serializers.ModelSerializer[DeadLetter]):
     id = serializers.UUIDField(read_only=True)
-    run_id = serializers.CharField(source="run.run_id", read_only=True, default=None)
-    workflow = serializers.CharField(source="run.workflow", read_only=True, default=None)
+    run_id = serializers.CharField(source="run.run_id", read_only=True, allow_null=True, default=None)
+    workflow = serializers.CharField(source="run.workflow", read_only=True, allow_null=True, default=None)
     failed_at = serializers.DateTimeField(source="created_at", read_only=True)
 
     class Meta:
@@ -172,6 +172,72 @@ class DeadLetterSerializer(serializers.ModelSerializer[DeadLetter]):
             "failed_at",
         )
         read_only_fields = fields
+
+
+class WorkflowSerializer(serializers.Serializer[Any]):
+    """A workflow of this project."""
+
+    name = serializers.CharField()
+    aliases = serializers.ListField(child=serializers.CharField())
+    url = serializers.CharField()
+    schedule = serializers.CharField(allow_null=True)
+    active_runs = serializers.IntegerField()
+
+
+class RunWithStepsSerializer(RunDetailSerializer):
+    """A run with its first steps and open waits."""
+
+    steps = StepSerializer(many=True, read_only=True)
+    waiters = WaiterSerializer(many=True, read_only=True)
+
+    class Meta(RunDetailSerializer.Meta):
+        fields = (*RunDetailSerializer.Meta.fields, "steps", "waiters")
+        read_only_fields = fields
+
+
+class EventSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    event = serializers.CharField()
+    data = serializers.JSONField()  # type: ignore[assignment] # DRF takes declared fields off the class
+
+
+class EventPageSerializer(serializers.Serializer[Any]):
+    """Events of a run's channel. `cursor` goes on after the last one."""
+
+    results = EventSerializer(many=True)
+    cursor = serializers.CharField()
+    more = serializers.BooleanField()
+
+
+class TriggeredSerializer(serializers.Serializer[Any]):
+    workflowRunId = serializers.CharField()
+
+
+class ActedSerializer(serializers.Serializer[Any]):
+    """What an action did, and the run's status after it."""
+
+    success = serializers.BooleanField()
+    status = serializers.CharField()
+
+
+class AnsweredSerializer(serializers.Serializer[Any]):
+    """How many runs an answer reached."""
+
+    success = serializers.BooleanField()
+    resolved = serializers.IntegerField()
+
+
+class ProblemSerializer(serializers.Serializer[Any]):
+    """A problem. Source: RFC 9457."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    detail = serializers.CharField()
+    code = serializers.CharField()
+    errors = serializers.DictField(  # type: ignore[assignment] # DRF takes declared fields off the class
+        child=serializers.ListField(child=serializers.CharField()), required=False
+    )
 
 
 def _seconds(row: Run | Step) -> float | None:

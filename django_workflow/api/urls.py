@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from django_workflow.api import views
+from django_workflow.api.openapi import is_available
 
 urlpatterns = [
     path("workflows/", views.WorkflowListView.as_view(), name="workflows"),
@@ -19,3 +20,8 @@ urlpatterns = [
     path("schedules/", views.ScheduleListView.as_view(), name="schedules"),
     path("dead-letters/", views.DeadLetterListView.as_view(), name="dead-letters"),
 ]
+
+if is_available():
+    from django_workflow.api.schema import SchemaView
+
+    urlpatterns.append(path("schema/", SchemaView.as_view(), name="api-schema"))

@@ -12,23 +12,32 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.generics import GenericAPIView, ListAPIView
-from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import Serializer
 
-from django_workflow.api import errors
+from django_workflow.api import errors, throttles
 from django_workflow.api.answers import is_form, read_answer, wants_json
 from django_workflow.api.bodies import read_json_body
-from django_workflow.api.filters import filter_runs
+from django_workflow.api.described import ANY, Described, Query
+from django_workflow.api.filters import PARAMETERS, filter_runs
+from django_workflow.api.openapi import LazySchema
+from django_workflow.api.pages import BySchedule, ByStep, NewestFirst, OldestFirst
 from django_workflow.api.permissions import HasActionPermission, may, visible_runs
 from django_workflow.api.serializers import (
+    ActedSerializer,
+    AnsweredSerializer,
     DeadLetterSerializer,
+    EventPageSerializer,
     RunDetailSerializer,
     RunSerializer,
+    RunWithStepsSerializer,
     ScheduleSerializer,
     StepSerializer,
+    TriggeredSerializer,
     WaiterSerializer,
+    WorkflowSerializer,
 )
 from django_workflow.api.triggers import trigger
 from django_workflow.authoring.registry import UnknownWorkflow, registry
@@ -50,37 +59,40 @@ EVENTS_PER_PAGE = 200
 MOST_EVENTS_PER_PAGE = 1000
 
 
-class Pages(CursorPagination):
-    page_size = 50
-    page_size_query_param = "page_size"
-    max_page_size = 200
-
-
-class NewestFirst(Pages):
-    ordering = "-created_at"
-
-
-class OldestFirst(Pages):
-    ordering = "created_at"
-
-
-class ByStep(Pages):
-    page_size = max_page_size = 200
-    ordering = "step_id"
-
-
-class BySchedule(Pages):
-    ordering = "schedule_id"
-
-
 class WorkflowAPIView(GenericAPIView[Any]):
-    """Base of all views: errors in one form. Authentication is what the project's REST_FRAMEWORK setting says."""
+    """Base of all views: errors in one form, and limits of this API's own.
 
+    Authentication, renderers and throttle classes are what the project's REST_FRAMEWORK setting says; versions, filters
+    and pages are not, since they would change what these endpoints take and give.
+    """
+
+    described: Described
+    schema = LazySchema()
+    serializer_class: Any = Serializer  # none of its fields are asked for: OPTIONS and DRF's pages want to see one
     permission_classes: Any = (HasActionPermission,)
     action_permissions: tuple[str, ...] = ()
+    workflow_throttle_scope = throttles.READ
+    versioning_class = None
+    filter_backends: Any = ()
+    pagination_class: Any = None
 
     def get_exception_handler(self) -> Callable[..., Response | None]:
         return errors.handle
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        for name, value in (*kwargs.items(), *request.query_params.items()):
+            if "\0" in str(value):  # no text in a database has it, and PostgreSQL does not even compare
+                raise ValidationError({name: _("The character U+0000 is not allowed.")})
+
+    def get_throttles(self) -> list[Any]:
+        return [*super().get_throttles(), throttles.WorkflowThrottle()]
+
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        response = super().finalize_response(request, response, *args, **kwargs)
+        if getattr(response, "exception", False) and response.accepted_renderer.format == "json":
+            response.content_type = errors.CONTENT_TYPE
+        return response
 
 
 # Workflows
@@ -89,7 +101,9 @@ class WorkflowAPIView(GenericAPIView[Any]):
 class WorkflowListView(WorkflowAPIView):
     """`GET workflows/`: the workflows of this project, and how many runs of each are active."""
 
+    described = Described("workflow_workflows", "List the workflows.", answer=WorkflowSerializer(many=True))
     action_permissions = ("view_run", "trigger_workflow")
+    queryset = Run.objects.none()  # DRF's page of a list wants to see one
 
     def get(self, request: Request) -> Response:
         counts = lookup.runs().active().order_by().values_list("workflow").annotate(number=Count("pk"))
@@ -110,7 +124,20 @@ def _workflow_json(workflow: Any, active: dict[str, int]) -> dict[str, Any]:
 class TriggerView(WorkflowAPIView):
     """`POST workflows/<name>/trigger/`: the body is the payload; `label`, `run_id` and `delay` come in the query."""
 
+    described = Described(
+        "workflow_trigger",
+        "Start a run; the body is its payload.",
+        answer=TriggeredSerializer,
+        body=ANY,
+        query=(
+            Query("label", "A label of the run.", many=True),
+            Query("run_id", "An id of your own; a second trigger with it starts nothing."),
+            Query("delay", "How long to wait first: seconds, or a duration such as `1h`."),
+        ),
+        problems=(404, 502),
+    )
     action_permissions = ("trigger_workflow",)
+    workflow_throttle_scope = throttles.TRIGGER
 
     def post(self, request: Request, name: str) -> Response:
         try:
@@ -127,6 +154,9 @@ class TriggerView(WorkflowAPIView):
 class RunListView(WorkflowAPIView, ListAPIView[Run]):
     """`GET runs/`: newest first; without `view_run` a user's own."""
 
+    described = Described(
+        "workflow_runs", "List runs.", answer=RunSerializer(many=True), query=PARAMETERS, problems=(404,)
+    )
     permission_classes = (IsAuthenticated,)
     serializer_class = RunSerializer
     pagination_class = NewestFirst
@@ -155,6 +185,8 @@ class OneRunView(WorkflowAPIView):
 class RunDetailView(OneRunView):
     """`GET runs/<run_id>/`: the run with its first 200 steps (`step_count` says how many there are) and open waits."""
 
+    described = Described("workflow_run", "Show a run.", answer=RunWithStepsSerializer, problems=(404,))
+
     def get(self, request: Request, run_id: str) -> Response:
         run = self.get_run()
         steps = list(run.steps.order_by("step_id")[:STEPS_IN_DETAIL])
@@ -171,6 +203,9 @@ class RunDetailView(OneRunView):
 class RunStepsView(OneRunView):
     """`GET runs/<run_id>/steps/`: all steps, in pages."""
 
+    described = Described(
+        "workflow_run_steps", "List a run's steps.", answer=StepSerializer(many=True), problems=(404,)
+    )
     serializer_class = StepSerializer
     pagination_class = ByStep
 
@@ -186,6 +221,17 @@ def _steps_json(run: Run, steps: list[Step]) -> Any:
 
 class RunEventsView(OneRunView):
     """`GET runs/<run_id>/events/?after=<event id>&limit=`: what the run's channel keeps, oldest first."""
+
+    described = Described(
+        "workflow_run_events",
+        "List a run's realtime events.",
+        answer=EventPageSerializer,
+        query=(
+            Query("after", "Id of the event to go on after."),
+            Query("limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": MOST_EVENTS_PER_PAGE}),
+        ),
+        problems=(404,),
+    )
 
     def get(self, request: Request, run_id: str) -> Response:
         run = self.get_run()
@@ -221,8 +267,10 @@ def _limit(text: str | None) -> int:
 class CancelView(OneRunView):
     """`POST runs/<run_id>/cancel/`. Canceling twice is well; a run that ended otherwise answers 409."""
 
+    described = Described("workflow_run_cancel", "Cancel a run.", answer=ActedSerializer, problems=(404, 409, 502))
     permission_classes = (HasActionPermission,)
     action_permissions = ("cancel_run",)
+    workflow_throttle_scope = throttles.CONTROL
 
     def post(self, request: Request, run_id: str) -> Response:
         run = self.get_run(lookup.runs())
@@ -242,6 +290,13 @@ class CancelView(OneRunView):
 class WaiterListView(WorkflowAPIView, ListAPIView[Waiter]):
     """`GET waiters/?run=<run_id>&event=<event_id>`: what is waited for, of the runs that the user may see."""
 
+    described = Described(
+        "workflow_waiters",
+        "List what runs wait for.",
+        answer=WaiterSerializer(many=True),
+        query=(Query("run", "Only of this run."), Query("event", "Only for this event.")),
+        problems=(404,),
+    )
     permission_classes = (IsAuthenticated,)
     serializer_class = WaiterSerializer
     pagination_class = OldestFirst
@@ -264,7 +319,16 @@ class NotifyView(WorkflowAPIView):
     Open to whoever may answer a run's channel: holders of `notify_run`, the run's owner, bearers of a signed token.
     """
 
+    described = Described(
+        "workflow_notify",
+        "Answer an event that runs wait for.",
+        answer=AnsweredSerializer,
+        body={"type": "object", "properties": {"eventData": ANY}},
+        query=(Query("run", "Only this run."), Query("token", "A signed token, in the place of a user.")),
+        problems=(404, 409, 502),
+    )
     permission_classes = ()
+    workflow_throttle_scope = throttles.ANSWER
 
     def post(self, request: Request, event_id: str) -> HttpResponse:
         try:
@@ -296,6 +360,11 @@ def _page_of(request: Request) -> str:
 
 
 class ScheduleListView(WorkflowAPIView, ListAPIView[Schedule]):
+    """`GET schedules/`: those of the code and those made by clients."""
+
+    described = Described(
+        "workflow_schedules", "List schedules.", answer=ScheduleSerializer(many=True), problems=(404,)
+    )
     action_permissions = ("view_schedule",)
     serializer_class = ScheduleSerializer
     pagination_class = BySchedule
@@ -305,6 +374,11 @@ class ScheduleListView(WorkflowAPIView, ListAPIView[Schedule]):
 
 
 class DeadLetterListView(WorkflowAPIView, ListAPIView[DeadLetter]):
+    """`GET dead-letters/`: what failed for good, newest first."""
+
+    described = Described(
+        "workflow_dead_letters", "List dead letters.", answer=DeadLetterSerializer(many=True), problems=(404,)
+    )
     action_permissions = ("view_deadletter",)
     serializer_class = DeadLetterSerializer
     pagination_class = NewestFirst

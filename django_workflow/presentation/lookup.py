@@ -19,6 +19,8 @@ ACTIVE = "active"
 FINISHED = "finished"
 STATUS_CHOICES = (ACTIVE, FINISHED, *Run.Status.values)
 NEWEST = 1000
+LONGEST_SEARCH = 1000
+"""Characters of a search that count; SQLite gives up on patterns of 50,000 bytes."""
 
 
 def runs() -> RunQuerySet:
@@ -54,6 +56,7 @@ def with_status(queryset: RunQuerySet, status: str) -> RunQuerySet:
 
 def matching(queryset: RunQuerySet, text: str) -> RunQuerySet:
     """Runs that a search for this text means: of that id, label or related object, or with it in summary or error."""
+    text = text[:LONGEST_SEARCH]
     return queryset.filter(
         Q(run_id__in=run_ids(text))
         | Q(labels__contains=f",{text},")

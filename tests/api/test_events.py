@@ -57,7 +57,7 @@ def test_the_second_answer_is_told_that_it_came_late(answering: APIClient) -> No
     notify(answering, data=1)
     response = notify(answering, data=2)
     assert response.status_code == 409
-    assert response.json()["type"] == "already_answered"
+    assert response.json()["code"] == "already_answered"
     assert told(waiter) == 1
     # It is not kept for the run's next wait either, whichever way it was addressed.
     assert notify(answering, data=2, run="wfr_1").status_code == 409
@@ -69,7 +69,7 @@ def test_an_event_that_nobody_ever_waited_for_is_unknown(answering: APIClient) -
     for query in ({}, {"run": "wfr_1"}, {"run": "wfr_none"}):
         response = notify(answering, **query)
         assert response.status_code == 404
-        assert response.json()["type"] == "not_found"
+        assert response.json()["code"] == "not_found"
     assert not Waiter.objects.exists()
 
 
@@ -104,7 +104,7 @@ def test_bodies_are_checked(answering: APIClient, body: str, kind: str, status: 
     response = answering.post("/workflows/api/events/approve-42/notify/", body, content_type=kind)
     assert response.status_code == status, response.json()
     if status == 400:
-        assert response.json()["field"] == "eventData"
+        assert list(response.json()["errors"]) == ["eventData"]
 
 
 def test_too_much_data_is_refused(answering: APIClient, settings: Any) -> None:
@@ -159,7 +159,7 @@ def test_a_form_without_json_is_refused(answering: APIClient, form: dict[str, st
     waiting()
     response = answering.post("/workflows/api/events/approve-42/notify/", form, format="multipart")
     assert response.status_code == 400
-    assert response.json()["field"] == "eventData"
+    assert list(response.json()["errors"]) == ["eventData"]
 
 
 def test_a_form_leads_back_to_pages_of_this_site_only(db: None) -> None:

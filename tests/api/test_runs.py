@@ -128,9 +128,9 @@ def test_a_bad_filter_is_refused_by_name(api: APIClient, name: str, value: str) 
     response = api.get(RUNS, {name: value})
     assert response.status_code == 400
     error = response.json()
-    assert error["field"] == name
-    assert error["type"] == "invalid"
-    assert error["error"]
+    assert list(error["errors"]) == [name]
+    assert error["code"] == "invalid"
+    assert error["detail"]
 
 
 def test_the_number_of_queries_does_not_grow_with_the_runs(
@@ -220,7 +220,7 @@ def test_bad_cursors_and_limits_are_refused_by_name(api: APIClient, name: str, v
     make_run(run_id="wfr_1")
     response = api.get(f"{RUNS}wfr_1/events/", {name: value})
     assert response.status_code == 400
-    assert response.json()["field"] == name
+    assert list(response.json()["errors"]) == [name]
 
 
 @pytest.mark.parametrize("path", ["", "steps/", "events/"])
@@ -232,7 +232,7 @@ def test_an_owner_reads_his_own_runs_and_no_others(owner: User, path: str) -> No
     assert client.get(f"{RUNS}wfr_own/{path}").status_code == 200
     response = client.get(f"{RUNS}wfr_other/{path}")
     assert response.status_code == 404
-    assert response.json()["type"] == "not_found"
+    assert response.json()["code"] == "not_found"
 
 
 def test_staff_without_the_permission_sees_only_what_is_theirs(db: None) -> None:
@@ -260,7 +260,7 @@ def test_nobody_gets_in_without_a_name(db: None, method: str, path: str) -> None
     make_run(run_id="wfr_1")
     response = getattr(APIClient(), method)(f"/workflows/api/{path}")
     assert response.status_code in (401, 403)
-    assert set(response.json()) == {"error", "type"}
+    assert set(response.json()) == {"type", "title", "status", "detail", "code"}
 
 
 def test_cancel_ends_a_run_and_may_be_repeated(db: None) -> None:
@@ -278,7 +278,7 @@ def test_a_run_that_ended_otherwise_is_not_canceled(db: None) -> None:
     client = as_user(make_user("boss", "cancel_run"))
     response = client.post(f"{RUNS}wfr_1/cancel/")
     assert response.status_code == 409
-    assert response.json()["type"] == "conflict"
+    assert response.json()["code"] == "conflict"
     assert client.post(f"{RUNS}wfr_none/cancel/").status_code == 404
 
 

@@ -59,9 +59,9 @@ def test_a_bad_payload_is_refused_by_field_and_starts_nothing(triggering: APICli
     response = triggering.post(TRIGGER, body.encode("latin-1"), content_type="application/json")
     assert response.status_code == 400
     error = response.json()
-    assert error["field"] == field
-    assert error["type"] == "payload_invalid"
-    assert error["error"]
+    assert list(error["errors"]) == [field]
+    assert error["code"] == "payload_invalid"
+    assert error["detail"]
     assert not Run.objects.exists()
 
 
@@ -82,7 +82,7 @@ def test_options_come_in_the_query(triggering: APIClient, trigger_user: User) ->
 def test_bad_options_are_refused_by_name(triggering: APIClient, query: str) -> None:
     response = triggering.post(f"{TRIGGER}?{query}", {"order_id": 1, "email": "a@b.c"}, format="json")
     assert response.status_code == 400
-    assert response.json()["field"] == query.partition("=")[0]
+    assert list(response.json()["errors"]) == [query.partition("=")[0]]
     assert not Run.objects.exists()
 
 
@@ -91,7 +91,7 @@ def test_other_bodies_are_refused(triggering: APIClient, settings: Any) -> None:
     settings.DJANGO_WORKFLOW = {"max_payload_bytes": 100}
     response = triggering.post(TRIGGER, {"order_id": 1, "email": "x" * 200}, format="json")
     assert response.status_code == 413
-    assert response.json()["type"] == "too_large"
+    assert response.json()["code"] == "too_large"
 
 
 def test_chunked_bodies_get_411_under_wsgi(triggering: APIClient) -> None:
@@ -102,7 +102,7 @@ def test_chunked_bodies_get_411_under_wsgi(triggering: APIClient) -> None:
 def test_an_unknown_workflow_is_told(triggering: APIClient) -> None:
     response = triggering.post("/workflows/api/workflows/nothing/trigger/", {}, format="json")
     assert response.status_code == 404
-    assert "nothing" in response.json()["error"]
+    assert "nothing" in response.json()["detail"]
 
 
 def test_an_engine_that_does_not_answer_is_503(triggering: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,14 +112,14 @@ def test_an_engine_that_does_not_answer_is_503(triggering: APIClient, monkeypatc
     monkeypatch.setattr("django_workflow.engine.transport.EngineTransport.send", refuse)
     response = triggering.post(TRIGGER, {"order_id": 1, "email": "a@b.c"}, format="json")
     assert response.status_code == 503
-    assert response.json()["type"] == "unavailable"
+    assert response.json()["code"] == "unavailable"
 
 
 def test_trigger_needs_its_permission(api: APIClient, owner: User) -> None:
     for client in (api, as_user(owner)):
         response = client.post(TRIGGER, {"order_id": 1, "email": "a@b.c"}, format="json")
         assert response.status_code == 403
-        assert response.json()["type"] == "permission_denied"
+        assert response.json()["code"] == "permission_denied"
 
 
 def test_sessions_need_a_csrf_token_and_passwords_do_not(trigger_user: User) -> None:

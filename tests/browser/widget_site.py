@@ -61,14 +61,14 @@ def notify(request: HttpRequest, event_id: str) -> HttpResponse:
     """Stands for the API: `refuse` was answered by somebody else, `form` has errors."""
     if event_id == "form" and request.POST["wf1-amount"] != "7":
         fields = {"amount": ["Enter seven."]}
-        return JsonResponse({"error": "The form has errors.", "fields": fields}, status=400)
+        return JsonResponse({"detail": "The form has errors.", "errors": fields}, status=400)
     try:
         data = json.loads(request.POST.get("eventData", "null"))
     except ValueError as error:
-        return JsonResponse({"error": f"The answer is not understood: {error}."}, status=400)
+        return JsonResponse({"detail": f"The answer is not understood: {error}."}, status=400)
     answers.append((event_id, request.GET.get("run", ""), data))
     if event_id == "refuse":
-        return JsonResponse({"error": "Too late."}, status=409)
+        return JsonResponse({"detail": "Too late."}, status=409)
     return JsonResponse({"success": True, "resolved": 1})
 
 

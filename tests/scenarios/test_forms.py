@@ -108,8 +108,8 @@ def test_what_the_form_does_not_take_is_said_by_field(engine: Engine, answering:
     bad = {"amount": "700", "note": "too long"}
     response = as_user(answering).post(url(handle.run), {"eventData": bad}, format="json")
     assert response.status_code == 400
-    assert response.json()["type"] == "form_invalid"
-    assert response.json()["fields"].keys() == {"amount", "on", "note"}
+    assert response.json()["code"] == "form_invalid"
+    assert response.json()["errors"].keys() == {"amount", "on", "note"}
     assert Waiter.objects.get().state == Waiter.State.WAITING
     assert InputRequest.objects.get().answered_at is None
 
@@ -125,7 +125,7 @@ def test_the_second_answer_is_a_conflict(engine: Engine, answering: User) -> Non
 def test_nobody_answers_around_the_form(engine: Engine, answering: User) -> None:
     waiting(engine)
     response = as_user(answering).post("/workflows/api/events/approve/notify/", {"eventData": 1}, format="json")
-    assert (response.status_code, response.json()["field"]) == (400, "run")
+    assert (response.status_code, list(response.json()["errors"])) == (400, ["run"])
 
 
 def test_an_answer_after_the_time_is_up_is_a_conflict(engine: Engine, answering: User) -> None:

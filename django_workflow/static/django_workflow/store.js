@@ -166,7 +166,7 @@ export async function post(url, body, { csrf, token } = {}) {
   const answer = await response.json().catch(() => ({}));
   if (response.ok) return { ...answer, response };
   const reason = answer.error ?? answer.detail ?? `HTTP status ${response.status}`;
-  throw Object.assign(new Error(String(reason)), { status: response.status, fields: answer.fields });
+  throw Object.assign(new Error(String(reason)), { status: response.status, fields: answer.errors });
 }
 
 // Options: src, triggerUrl, notifyUrl (with `{eventId}`), token, csrfToken, transport.

@@ -311,7 +311,7 @@ describe("the store", () => {
   });
 
   test("says why an answer was not taken", async (context) => {
-    context.mock.method(globalThis, "fetch", async () => Response.json({ error: "Too late." }, { status: 409 }));
+    context.mock.method(globalThis, "fetch", async () => Response.json({ detail: "Too late." }, { status: 409 }));
     const store = createWorkflowStore({ notifyUrl: "/{eventId}" });
     store.apply(message("waitingForInput", { eventId: "a" }));
     await assert.rejects(store.continueWorkflow({}), { message: "Too late.", status: 409 });
