@@ -17,16 +17,15 @@ LONGEST_REASON = 1000
 
 def note(run: Run, *, by: Any, what: str, reason: str, outcome: Outcome, deleted: bool = False) -> None:
     """Note that somebody did something to a run. Without a user, or without the admin, there is nowhere to note it."""
-    words = outcome.message
-    if reason:
-        words = _("%(what)s Reason: %(reason)s") % {"what": words, "reason": reason[:LONGEST_REASON]}
-    write(run, by=by, message=words, deleted=deleted)
+    write(run, by=by, message=outcome.message, reason=reason, deleted=deleted)
 
 
-def write(row: Any, *, by: Any, message: str, deleted: bool = False) -> None:
+def write(row: Any, *, by: Any, message: str, reason: str = "", deleted: bool = False) -> None:
     """One entry about one row, if there is a user to name and the admin is installed."""
     if by is None or by.pk is None or not apps.is_installed("django.contrib.admin"):
         return
     from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 
+    if reason:
+        message = _("%(what)s Reason: %(reason)s") % {"what": message, "reason": reason[:LONGEST_REASON]}
     LogEntry.objects.log_actions(by.pk, [row], DELETION if deleted else CHANGE, message, single_object=True)

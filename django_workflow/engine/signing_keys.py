@@ -14,6 +14,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -44,6 +45,22 @@ class KeyPair:
 
     current: str
     next: str
+
+
+class KeyOrigin(Enum):
+    SETTINGS = "settings"
+    ROTATED = "rotated"
+    DERIVED = "derived"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySource:
+    """Where the pair in force comes from, without the keys themselves: the settings, a rotation (`since` when), or
+    SECRET_KEY. `number`: how many keys verify."""
+
+    origin: KeyOrigin
+    number: int
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +97,20 @@ def verification_keys() -> list[str]:
         return [stored.pair.current, stored.pair.next, *stored.fading]
     pairs = [derived_pair(key) for key in (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)]
     return [key for pair in pairs for key in (pair.current, pair.next)]
+
+
+def key_source() -> KeySource:
+    """What can be told about the keys. Of a hosted engine they are in the settings, or there are none."""
+    settings = get_settings()
+    if settings.is_hosted:
+        return KeySource(KeyOrigin.SETTINGS, len(settings.credentials().signing_keys))
+    number = len(set(verification_keys()))
+    if _configured(settings) is not None:
+        return KeySource(KeyOrigin.SETTINGS, number)
+    newest = SigningKey.objects.using(settings.database).order_by("-created_at").first()
+    if newest is not None:
+        return KeySource(KeyOrigin.ROTATED, number, newest.created_at)
+    return KeySource(KeyOrigin.DERIVED, number)
 
 
 def rotate() -> KeyPair:
