@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from django_workflow.client.control import ControlCalls
 from django_workflow.client.dead_letters import DeadLetterCalls
 from django_workflow.client.handle import RunHandle
 from django_workflow.client.logs import LogCalls
@@ -55,7 +56,7 @@ class Trigger(NamedTuple):
     options: TriggerOptions = DEFAULT_OPTIONS
 
 
-class Client(DeadLetterCalls, LogCalls, ScheduleCalls):
+class Client(ControlCalls, DeadLetterCalls, LogCalls, ScheduleCalls):
     """An engine, as Python calls. Every method raises EngineError or one of its subclasses when the engine refuses.
 
     Inside a step, what is triggered or notified gets an id that the step's next attempt gives again: a step that runs

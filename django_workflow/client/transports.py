@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import httpx
 from django.core.signals import setting_changed
@@ -22,7 +22,7 @@ from django_workflow.client.session import current_region
 from django_workflow.errors import EngineError, EngineUnavailable, Misconfigured
 from django_workflow.protocol import headers as h
 from django_workflow.protocol import wire
-from django_workflow.protocol.requests import EngineRequest
+from django_workflow.protocol.requests import EngineRequest, OwnRequest
 from django_workflow.protocol.steps import Step
 
 R = TypeVar("R")
@@ -249,6 +249,8 @@ class WireTransport:
         self.inner = inner
 
     def send(self, request: EngineRequest[R]) -> R:
+        if isinstance(request, OwnRequest):  # has no wire form
+            return cast(R, self.inner.send(request))
         arrived = _over_the_wire(request)
         try:
             answer = self.inner.send(arrived)
@@ -257,6 +259,8 @@ class WireTransport:
         return wire.decode_answer(request, *wire.encode_answer(arrived, answer))
 
     async def asend(self, request: EngineRequest[R]) -> R:
+        if isinstance(request, OwnRequest):
+            return cast(R, await self.inner.asend(request))
         arrived = _over_the_wire(request)
         try:
             answer = await self.inner.asend(arrived)

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django_workflow.conf import get_settings
 from django_workflow.control.history import note
 from django_workflow.engine.gate import engine_atomic
-from django_workflow.errors import WorkflowError
+from django_workflow.errors import RunEnded, WorkflowError
 from django_workflow.models import DeadLetter, Run
 from django_workflow.presentation import lookup
 
@@ -82,7 +82,10 @@ class Action:
         if why:
             raise ActionRefused(why)
         with together():
-            outcome = self.do(run, by=by, **parameters)
+            try:
+                outcome = self.do(run, by=by, **parameters)
+            except RunEnded as error:
+                raise ActionRefused(_("The run is over, or unknown to the engine.")) from error
             note(run, by=by, what=str(self.title), reason=reason, outcome=outcome, deleted=self.name == "delete")
         return outcome
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from django_workflow.control.action import Action, ActionRefused, Outcome, may
 from django_workflow.control.again import Restart, Resume, StartSimilar
-from django_workflow.control.living import Cancel, Notify
+from django_workflow.control.living import Cancel, Notify, Pause, RetryNow, Unpause
 from django_workflow.control.over import Delete, MarkHandled, RetryFailureFunction
 
 __all__ = ["ACTIONS", "Action", "ActionRefused", "Outcome", "may"]
@@ -20,6 +20,9 @@ ACTIONS: Mapping[str, Action] = {
     action.name: action
     for action in (
         Cancel(),
+        Pause(),
+        Unpause(),
+        RetryNow(),
         Notify(),
         Resume(),
         Restart(),

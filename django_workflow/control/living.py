@@ -1,4 +1,4 @@
-"""What can be done to a run that is not over: cancel it, tell it an event."""
+"""What can be done to a run that is not over: cancel it, hold it up, hurry it on, tell it an event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from django.utils.translation import gettext_lazy, pgettext_lazy
 from django_workflow.client.client import get_client
 from django_workflow.conf import get_settings
 from django_workflow.control.action import Action, ActionRefused, Outcome, is_over
-from django_workflow.errors import RunEnded
 from django_workflow.models import Run, Waiter
 from django_workflow.realtime import forms
 
@@ -39,6 +38,71 @@ class Cancel(Action):
         return Outcome(run.run_id, _("Canceled."))
 
 
+class Pause(Action):
+    name = "pause"
+    permission = "pause_run"
+    title = gettext_lazy("Pause")
+    verb = gettext_lazy("Pause")
+    past = gettext_lazy("paused")
+
+    def hindrance(self, run: Run) -> str:
+        if why := is_over(run):
+            return why
+        if get_settings().is_hosted:
+            return _("The hosted engine cannot pause a single run. Pause its flow-control key instead.")
+        return _("The run is paused already.") if run.status == Run.Status.PAUSED else ""
+
+    def possible(self, runs: RunQuerySet) -> RunQuerySet:
+        return runs.none() if get_settings().is_hosted else runs.active().exclude(status=Run.Status.PAUSED)
+
+    def do(self, run: Run, *, by: Any) -> Outcome:
+        get_client().pause(run.run_id)
+        return Outcome(run.run_id, _("Paused."))
+
+
+class Unpause(Action):
+    name = "unpause"
+    permission = "pause_run"
+    title = gettext_lazy("Unpause")
+    verb = gettext_lazy("Unpause")
+    past = gettext_lazy("unpaused")
+
+    def hindrance(self, run: Run) -> str:
+        return "" if run.status == Run.Status.PAUSED else _("The run is not paused.")
+
+    def possible(self, runs: RunQuerySet) -> RunQuerySet:
+        return runs.filter(status=Run.Status.PAUSED)
+
+    def do(self, run: Run, *, by: Any) -> Outcome:
+        get_client().unpause(run.run_id)
+        return Outcome(run.run_id, _("Goes on."))
+
+
+class RetryNow(Action):
+    """The attempt stays the number that it is: a run has no more of them by that."""
+
+    name = "retry_now"
+    permission = "resume_run"
+    title = gettext_lazy("Retry now")
+    verb = gettext_lazy("Retry now:")
+    past = gettext_lazy("tried again now")
+
+    def hindrance(self, run: Run) -> str:
+        if why := is_over(run):
+            return why
+        if get_settings().is_hosted:
+            return _("The hosted engine keeps to its own times of retries.")
+        return "" if run.status == Run.Status.RETRYING else _("The run does not wait for a retry.")
+
+    def possible(self, runs: RunQuerySet) -> RunQuerySet:
+        return runs.none() if get_settings().is_hosted else runs.filter(status=Run.Status.RETRYING)
+
+    def do(self, run: Run, *, by: Any) -> Outcome:
+        if not get_client().retry_now(run.run_id):
+            raise ActionRefused(_("The retry is under way already."))
+        return Outcome(run.run_id, _("Is tried again now."))
+
+
 class Notify(Action):
     """`event_id` "" is the one event that the run waits for. `data` is anything that JSON holds, or JSON as bytes."""
 
@@ -63,10 +127,7 @@ class Notify(Action):
             data = form.clean_plain(_plain_values(data))
             if not forms.note_answer(form, by, data):
                 raise ActionRefused(_("The event “%s” was answered already.") % event_id)
-        try:
-            get_client().notify(event_id, data, run_id=run.run_id)
-        except RunEnded as error:
-            raise ActionRefused(_("The run is over or unknown to the engine.")) from error
+        get_client().notify(event_id, data, run_id=run.run_id)
         return Outcome(run.run_id, _("Event “%s” sent.") % event_id)
 
     def _only_event(self, run: Run) -> str:

@@ -144,7 +144,7 @@ def bring_back(unit: UnitOfWork, state: RunState, lease: Lease, answer: Answer) 
         due_at=unit.now,
         created_at=unit.now,
     )
-    if unit.worker_key is not None and not row.flow_key:
+    if unit.worker_key is not None and not row.flow_key and not state.paused:
         row.worker_id, row.fence = unit.worker_key, 1
         unit.continue_with(lease_of(row, unit.worker_key))
     unit.add_delivery(row)

@@ -24,6 +24,7 @@ from django_workflow.engine.processes import is_gone, this_process
 from django_workflow.engine.records import Lease, lease_of
 from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.models import Delivery, Worker
+from django_workflow.models.delivery import HELD
 
 MAX_RESCUES = 5
 SUSPECT_RESCUES = 2
@@ -117,7 +118,7 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
 
 
 def _next_due(alias: str, now: datetime) -> datetime | None:
-    waiting = Delivery.objects.using(alias).unleased().filter(due_at__gt=now)
+    waiting = Delivery.objects.using(alias).unleased().filter(due_at__gt=now, due_at__lt=HELD)
     return waiting.oldest_first().values_list("due_at", flat=True).first()
 
 

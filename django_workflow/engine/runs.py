@@ -53,7 +53,7 @@ def begin(unit: UnitOfWork, state: RunState, at: datetime) -> None:
 def wake_up(unit: UnitOfWork, state: RunState, at: datetime) -> None:
     """Something came from the run's endpoint: it has begun, and its sleep (if it was in one) is over."""
     begin(unit, state, at)
-    if state.status == Run.Status.SLEEPING and state.group_open == 0:
+    if state.status in (Run.Status.SLEEPING, Run.Status.PAUSED) and state.group_open == 0:
         steps = Step.objects.using(unit.alias).filter(run_id=state.key, status=Step.Status.SLEEPING)
         steps.update(status=Step.Status.SUCCESS, finished_at=at)
         state.set(status=Run.Status.RUNNING, due_at=None, why="")
@@ -211,7 +211,7 @@ def schedule_step(
         due_at=due,
         created_at=unit.now,
     )
-    if unit.worker_key is not None and solo and due <= unit.now and not flow_key:
+    if unit.worker_key is not None and solo and due <= unit.now and not flow_key and not state.paused:
         row.worker_id = unit.worker_key
         row.fence = 1
         unit.continue_with(lease_of(row, unit.worker_key))

@@ -135,7 +135,7 @@ def _settle_sequential(
     """The usual case: one result of a run with one live delivery, serialised by that delivery's fence alone."""
     due = due_at(message, unit.now)
     key = taken.keys[0]
-    goes_on = due <= unit.now and not lease.flow_key and unit.may_continue(lease)
+    goes_on = due <= unit.now and not lease.flow_key and not state.paused and unit.may_continue(lease)
     position = lease.position + 1
     columns = {"message_key": key, "position": position, "attempt": 0, "rescues": 0, "due_at": due}
     columns |= {"step_id": None, "step_name": ""}

@@ -35,6 +35,7 @@ from django_workflow.models import (
     Waiter,
 )
 from django_workflow.models.channel_event import position_at
+from django_workflow.models.delivery import HELD
 from django_workflow.protocol.identifiers import message_id_of
 from django_workflow.protocol.steps import JournalMessage
 from django_workflow.protocol.steps import Step as WireStep
@@ -88,8 +89,14 @@ class RunState:
     def alive(self) -> bool:
         return self.status not in Run.FINAL
 
+    @property
+    def paused(self) -> bool:
+        return bool(self.status == Run.Status.PAUSED)
+
     def set(self, **values: Any) -> None:
-        """Change columns of the run; what stays as it is costs nothing."""
+        """Change columns of the run; what stays as it is costs nothing. A paused run shows as that until its end."""
+        if self.paused and values.get("status") not in Run.FINAL:
+            values = {name: value for name, value in values.items() if name not in ("status", "why", "due_at")}
         for name, value in values.items():
             if name not in self.__slots__ or getattr(self, name) != value:
                 self.changes[name] = value
@@ -154,6 +161,10 @@ class UnitOfWork:
 
     def has(self, run_key: UUID) -> bool:
         return run_key in self._states
+
+    def is_paused(self, run_key: UUID | None) -> bool:
+        """Whether a run that was locked is paused; its deliveries then wait until it goes on."""
+        return run_key in self._states and self._states[run_key].paused
 
     def info(self, run_key: UUID) -> RunInfo:
         info = self._infos.get(run_key)
@@ -273,6 +284,8 @@ class UnitOfWork:
         return row
 
     def add_delivery(self, delivery: Delivery) -> None:
+        if self.is_paused(delivery.run_id):
+            delivery.hold()
         self._deliveries.append(delivery)
 
     def add_waiter(self, waiter: Waiter) -> None:
@@ -323,6 +336,8 @@ class UnitOfWork:
 
         Acknowledgement, alive check and next delivery in one statement. False: the lease is lost.
         """
+        if "due_at" in columns and self.is_paused(lease.run_key):
+            columns |= {"due_at": HELD, "held_due_at": columns["due_at"]}
         if release:
             columns["worker_id"] = None
         return bool(self._held(lease).update(fence=F("fence") + 1, **columns))

@@ -904,6 +904,7 @@ class Migration(migrations.Migration):
                 ("queue_key", models.UUIDField(blank=True, editable=False, null=True)),
                 ("begun", models.PositiveSmallIntegerField(default=0, editable=False)),
                 ("due_at", models.DateTimeField(verbose_name="due")),
+                ("held_due_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("created_at", models.DateTimeField(verbose_name="created")),
                 ("fence", models.PositiveIntegerField(default=0)),
                 ("rescues", models.PositiveIntegerField(default=0)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import ClassVar, Self
 
 from django.db import models
@@ -12,6 +12,9 @@ from django_workflow.models.fields import ExactCharField, key_field
 from django_workflow.models.run import Run
 from django_workflow.models.worker import Worker
 from django_workflow.protocol.identifiers import message_id_of, uuid7
+
+HELD = datetime(9000, 1, 1, tzinfo=UTC)
+"""When deliveries of paused runs are due: no claim reaches them, and the index of what is due needs no column more."""
 
 
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
@@ -30,7 +33,8 @@ class Delivery(models.Model):
     """One call to make. A row follows its run: when a step's result is journalled, the same row carries the next call.
 
     `fence` changes with each lease and each advance; who holds another fence may not write. A `solo` delivery is its
-    run's only live one. A message's delivery has the message's key. `queue_key` is the message whose place in the
+    run's only live one. While its run is paused, `held_due_at` is when it would be due. A message's delivery has the
+    message's key. `queue_key` is the message whose place in the
     queue a delivery has: its own, or for a callback that of the message it tells of; `begun` is 1 since it was first
     leased.
     """
@@ -63,6 +67,7 @@ class Delivery(models.Model):
     # 0 or 1: databases find no truth value by an index.
     begun = models.PositiveSmallIntegerField(default=0, editable=False)
     due_at = models.DateTimeField(_("due"))
+    held_due_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("created"))
     worker = models.ForeignKey(
         Worker, null=True, blank=True, on_delete=models.SET_NULL, db_constraint=False, related_name="deliveries"
@@ -83,6 +88,10 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} to {self.destination}"
+
+    def hold(self) -> None:
+        """Keep a delivery that is not written yet from being made while its run is paused."""
+        self.held_due_at, self.due_at = self.due_at, HELD
 
     @property
     def message_id(self) -> str:

@@ -252,3 +252,24 @@ class CancelFailureCallback(EngineRequest[None], frozen=True, kw_only=True):
     """`DELETE /v2/workflows/dlq/callback/<id>`: stop a failure callback that is in progress (else 400)."""
 
     dlq_id: str
+
+
+class OwnRequest(EngineRequest[R], Generic[R], frozen=True, kw_only=True):
+    """Base of what the documented API has no call for: this package's engine takes it in its own process, others never.
+
+    Each raises RunEnded when the run is over or unknown, unless it is for runs that are over.
+    """
+
+    run_id: str
+
+
+class PauseRun(OwnRequest[bool], frozen=True, kw_only=True):
+    """Start no delivery of a run any more; what is under way may end. False: it is paused already."""
+
+
+class UnpauseRun(OwnRequest[bool], frozen=True, kw_only=True):
+    """Let a paused run go on; what came due meanwhile is due now. False: it is not paused."""
+
+
+class RetryNow(OwnRequest[int], frozen=True, kw_only=True):
+    """Make what a run tries again later due now: how many deliveries that were. Their attempts count on."""

@@ -47,6 +47,7 @@ from django_workflow.protocol.requests import (
     GetWaiters,
     Notified,
     Notify,
+    OwnRequest,
     Publish,
     Published,
     Wait,
@@ -94,6 +95,8 @@ class EncodedRequest:
 
 def encode_request(request: EngineRequest[Any], base: str = "") -> EncodedRequest:
     """The HTTP request that asks for `request`. Raises MessageInvalid for what the wire cannot carry."""
+    if isinstance(request, OwnRequest):
+        raise EngineError(f"The API of hosted engines has no call for {type(request).__name__}.", status=501)
     encode = _ENCODERS[type(request)]
     encoded: EncodedRequest = encode(request)
     if not base:
