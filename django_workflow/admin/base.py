@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils import formats, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
@@ -77,6 +77,14 @@ def run_link(run: Run | None) -> SafeString | None:
 
 def run_url(run: Run) -> str:
     return reverse("admin:django_workflow_run_change", args=[run.pk])
+
+
+def url_or_blank(name: str, *args: Any) -> str:
+    """The address of a page; "" where this project has no such page."""
+    try:
+        return reverse(name, args=args)
+    except NoReverseMatch:
+        return ""
 
 
 def preformatted(text: str) -> SafeString | None:

@@ -6,25 +6,37 @@ Everything comes from `Run`, `Step` and their neighbours in a number of queries 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db import models
-from django.db.models import Prefetch
-from django.db.models.functions import Left
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_workflow.admin.base import ReadOnlyAdmin, run_url, time_cell
-from django_workflow.admin.filters import ErrorFilter, LabelFilter, StatusFilter, WorkflowFilter
+from django_workflow.admin.base import ReadOnlyAdmin, run_url, time_cell, url_or_blank
+from django_workflow.admin.engine_bar import engine_bar
+from django_workflow.admin.export import FORMATS, export
+from django_workflow.admin.filters import (
+    EngineFilter,
+    ErrorFilter,
+    LabelFilter,
+    RelatedTypeFilter,
+    StatusFilter,
+    StuckFilter,
+    TriggerFilter,
+    WorkflowFilter,
+)
+from django_workflow.admin.run_list import RunList, RunPaginator
 from django_workflow.admin.run_page import run_page
 from django_workflow.admin.status import badge_of
 from django_workflow.conf import get_settings
@@ -39,30 +51,7 @@ if TYPE_CHECKING:
 
     from django_workflow.models.run import RunQuerySet
 
-OPEN_STEPS_SHOWN = 3
-ERROR_CHARACTERS = 200
-
-
-class RunList(ChangeList):
-    """The list's query: without the long texts, with what each run's open steps are."""
-
-    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> RunQuerySet:
-        queryset: Any = super().get_queryset(request, exclude_parameters)
-        return (
-            lookup.with_step_count(queryset)
-            .defer("payload", "result", "error", "config", "why", "url")
-            .annotate(error_start=Left("error", ERROR_CHARACTERS))
-            .prefetch_related(
-                Prefetch(
-                    "steps",
-                    Step.objects.using(queryset.db)
-                    .filter(status__in=Step.OPEN)
-                    .order_by("step_id")
-                    .only("run", "step_id", "name", "status")[:OPEN_STEPS_SHOWN],
-                    to_attr="open_steps",
-                )
-            )
-        )
+MOST_NEW = 1000
 
 
 @admin.register(Run)
@@ -73,31 +62,92 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         "summary_column",
         "progress_column",
         "started_column",
+        "retries_column",
         "trigger_column",
     )
     list_display_links = ("run_column",)
-    list_filter = (StatusFilter, WorkflowFilter, LabelFilter, "trigger_kind", ErrorFilter)
+    list_filter = (
+        StatusFilter,
+        WorkflowFilter,
+        LabelFilter,
+        ErrorFilter,
+        StuckFilter,
+        TriggerFilter,
+        EngineFilter,
+        RelatedTypeFilter,
+    )
     list_select_related = ("owner", "parent")
-    date_hierarchy = "created_at"
+    date_hierarchy = "created_at"  # its addresses; the histogram is shown in its place
     ordering = ("-created_at",)
-    search_fields = ("run_id", "labels", "summary", "error")
-    search_help_text = _("Run id (with or without wfr_), label, summary or error text.")
+    paginator = RunPaginator
+    search_fields = ("run_id",)  # the search itself is `lookup.matching`
+    search_help_text = _(
+        "Run id (with or without wfr_), label, id of the related object, event, flow-control key, or text of the "
+        "summary or error."
+    )
 
     # The list
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return RunList
 
+    def get_paginator(
+        self,
+        request: HttpRequest,
+        queryset: Any,
+        per_page: int,
+        orphans: int = 0,
+        allow_empty_first_page: bool = True,
+    ) -> RunPaginator:
+        is_search = bool(getattr(request, "_workflow_searches_text", False))
+        return RunPaginator(queryset, per_page, orphans, allow_empty_first_page, is_search=is_search)
+
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet[Run], search_term: str
     ) -> tuple[models.QuerySet[Run], bool]:
         """A run id is looked up by the index; other words are searched for in the texts."""
         term = search_term.strip()
-        if term:
-            named = queryset.filter(run_id__in=lookup.run_ids(term))
-            if named.exists():
-                return named, False
-        return super().get_search_results(request, queryset, search_term)
+        if not term:
+            return queryset, False
+        runs = cast("RunQuerySet", queryset)
+        named = runs.filter(run_id__in=lookup.run_ids(term))
+        if named.exists():
+            return named, False
+        request._workflow_searches_text = True  # type: ignore[attr-defined]
+        return lookup.matching(runs, term), False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        now = timezone.now()
+        shown = {
+            "engine_bar": engine_bar(now),
+            "loaded_at": now,
+            "realtime_source": url_or_blank("django_workflow:realtime-poll").removesuffix("poll/"),
+            "workflows_url": url_or_blank("admin:django_workflow_workflows"),
+        }
+        return super().changelist_view(request, {**shown, **(extra_context or {})})
+
+    def live_view(self, request: HttpRequest) -> HttpResponse:
+        """The rows that a page shows, as they are now, and how many runs are newer than it: for the list's script."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        query = request.GET.copy()
+        keys = [key for key in query.pop("rows", [""])[-1].split(",") if _is_key(key)][: self.list_per_page]
+        since = parse_datetime(query.pop("since", [""])[-1])
+        request.GET = query  # type: ignore[assignment]
+        runs = cast(RunList, self.get_changelist_instance(request))
+        newer = runs.queryset.filter(created_at__gt=since)[:MOST_NEW].count() if since else 0
+        found = {str(run.pk): run for run in runs.shown(self.get_queryset(request).filter(pk__in=keys))}
+        runs.formset = None
+        runs.result_list = [found[key] for key in keys if key in found]
+        context = {"cl": runs, "opts": self.opts, "newer": newer, "engine_bar": engine_bar(timezone.now())}
+        return TemplateResponse(request, "django_workflow/admin/live_rows.html", context)
+
+    def export_view(self, request: HttpRequest, form: str) -> HttpResponseBase:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if form not in FORMATS:
+            raise Http404
+        return export(request, self.get_changelist_instance(request).queryset, form)
 
     @admin.display(description=_("status"), ordering="status")
     def status_column(self, run: Run) -> SafeString:
@@ -106,7 +156,10 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     @admin.display(description=_("run"), ordering="workflow")
     def run_column(self, run: Run) -> SafeString:
         return format_html(
-            '{}<br><span class="wfa-id wfa-quiet" title="{}">{}</span>',
+            '<span class="wfa-run-name" data-run="{}" data-channel="{}">{}</span><br>'
+            '<span class="wfa-id wfa-quiet" title="{}">{}</span>',
+            run.pk,
+            "" if run.is_finished else run.run_id,
             run.workflow,
             run.run_id,
             short_run_id(run.run_id),
@@ -136,14 +189,19 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             return None
         return format_html('{}<br><span class="wfa-quiet">{}</span>', time_cell(run.started_at), length_text(length))
 
+    @admin.display(description=_("retries"))
+    def retries_column(self, run: Run) -> int | None:
+        return getattr(run, "retry_count", 0) or None
+
     @admin.display(description=_("triggered by"), ordering="trigger_kind")
-    def trigger_column(self, run: Run) -> SafeString | str:
+    def trigger_column(self, run: Run) -> SafeString:
+        """What or who, and on which engine."""
+        kind: SafeString | str = run.get_trigger_kind_display()
         if run.parent is not None:
-            link = '<a href="{}" title="{}">{}</a>'
-            return format_html(link, run_url(run.parent), run.parent.run_id, run.get_trigger_kind_display())
-        if run.owner is not None:
-            return f"{run.get_trigger_kind_display()}: {run.owner}"
-        return run.get_trigger_kind_display()
+            kind = format_html('<a href="{}" title="{}">{}</a>', run_url(run.parent), run.parent.run_id, kind)
+        elif run.owner is not None:
+            kind = f"{kind}: {run.owner}"
+        return format_html('{}<br><span class="wfa-quiet">{}</span>', kind, run.get_engine_display())
 
     # The page of a run
 
@@ -174,12 +232,14 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
     def get_urls(self) -> list[URLPattern]:
         own = [
+            path("live/", self._site_view(self.live_view), name="django_workflow_run_live"),
+            path("export.<str:form>", self._site_view(self.export_view), name="django_workflow_run_export"),
             path("<path:object_id>/values/<str:name>/", self._site_view(self.value_view), name=VALUE_URL),
             path("<path:object_id>/values/<str:name>/<int:step_id>/", self._site_view(self.value_view), name=VALUE_URL),
         ]
         return own + super().get_urls()
 
-    def _site_view(self, view: Callable[..., HttpResponse]) -> Any:
+    def _site_view(self, view: Callable[..., HttpResponseBase]) -> Any:
         return self.admin_site.admin_view(view)
 
     def value_view(self, request: HttpRequest, object_id: str, name: str, step_id: int | None = None) -> HttpResponse:

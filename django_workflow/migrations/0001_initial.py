@@ -421,6 +421,15 @@ class Migration(migrations.Migration):
                 ("finished_at", models.DateTimeField(blank=True, null=True, verbose_name="ended")),
                 ("due_at", models.DateTimeField(blank=True, null=True, verbose_name="due")),
                 ("deadline_at", models.DateTimeField(blank=True, null=True, verbose_name="deadline")),
+                (
+                    "engine",
+                    models.CharField(
+                        choices=[("embedded", "Embedded"), ("qstash", "Hosted QStash")],
+                        default="embedded",
+                        max_length=8,
+                        verbose_name="engine",
+                    ),
+                ),
                 ("check_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("caller_ip", models.CharField(blank=True, default="", max_length=45)),
                 ("code_version", models.CharField(blank=True, max_length=64)),
@@ -945,7 +954,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="run",
-            index=models.Index(fields=["-created_at"], name="workflow_run_created"),
+            index=models.Index(fields=["-created_at", "status"], name="workflow_run_created"),
         ),
         migrations.AddIndex(
             model_name="run",

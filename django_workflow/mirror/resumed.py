@@ -51,6 +51,7 @@ def _note(dlq_id: str, started: StartedRun, *, resumed: bool) -> None:
             owner_id=failed.owner_id,
             trigger_kind=Run.TriggerKind.RESUME if resumed else Run.TriggerKind.RESTART,
             created_at=from_ms(started.workflow_created_at) or now,
+            engine=Run.Engine.HOSTED,
             check_at=now + CHECK_AFTER,
             config=failed.config,
         )

@@ -42,6 +42,7 @@ def run_of_message(
         parent_id=parent_key,
         created_at=now,
         due_at=due if due > now else None,
+        engine=Run.Engine.HOSTED,
         check_at=due + CHECK_AFTER,
         # The names of a message's options are those of the embedded engine's configuration.
         config=_encode(msgspec.structs.replace(message, body=b"")).decode(),
@@ -75,6 +76,7 @@ def discovered_run(
         labels=wrapped(labels),
         trigger_kind=kind,
         created_at=from_ms(created_ms) or now,
+        engine=Run.Engine.HOSTED,
         check_at=now + CHECK_AFTER,
         config=_encode(config).decode(),
     )

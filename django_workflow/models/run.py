@@ -79,6 +79,10 @@ class Run(models.Model):
         RESUME = "resume", _("Resumed")
         RESTART = "restart", _("Restarted")
 
+    class Engine(models.TextChoices):
+        EMBEDDED = "embedded", _("Embedded")
+        HOSTED = "qstash", _("Hosted QStash")
+
     FINAL = (Status.SUCCESS, Status.FAILED, Status.CANCELED)
     # With parallel branches the most urgent of their states is the run's.
     URGENCY = (Status.RETRYING, Status.RUNNING, Status.QUEUED, Status.WAITING, Status.SLEEPING)
@@ -128,6 +132,7 @@ class Run(models.Model):
     finished_at = models.DateTimeField(_("ended"), null=True, blank=True)
     due_at = models.DateTimeField(_("due"), null=True, blank=True)
     deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True)
+    engine = models.CharField(_("engine"), max_length=8, choices=Engine.choices, default=Engine.EMBEDDED)
     check_at = models.DateTimeField(null=True, blank=True, editable=False)
     caller_ip = models.CharField(max_length=45, blank=True, default="")
     code_version = models.CharField(max_length=64, blank=True)
@@ -147,7 +152,8 @@ class Run(models.Model):
         indexes = (
             models.Index(fields=("status", "-created_at"), name="workflow_run_status"),
             models.Index(fields=("workflow", "-created_at"), name="workflow_run_name"),
-            models.Index(fields=("-created_at",), name="workflow_run_created"),
+            # With the status: the run list counts by time and status without reading rows.
+            models.Index(fields=("-created_at", "status"), name="workflow_run_created"),
             models.Index(fields=("finished_at",), name="workflow_run_finished"),
             models.Index(fields=("content_type", "object_id"), name="workflow_run_object"),
             models.Index(fields=("check_at",), name="workflow_run_check"),

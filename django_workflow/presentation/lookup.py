@@ -1,15 +1,17 @@
-"""Finding runs: by id, by status or group of statuses, by words, and those that a user may see."""
+"""Finding runs: by id, by status or group of statuses, by words, those that are stuck; and what recent ones have."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from django.db.models import OuterRef, Q, Subquery
+from django.db.models import Exists, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 
 from django_workflow.conf import get_settings
-from django_workflow.models import Run, Step, Worker
+from django_workflow.models import Run, Step, Waiter, Worker
 from django_workflow.protocol.identifiers import RUN_PREFIX
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ STATUS_CHOICES = (ACTIVE, FINISHED, *Run.Status.values)
 NEWEST = 1000
 LONGEST_SEARCH = 1000
 """Characters of a search that count; SQLite gives up on patterns of 50,000 bytes."""
+LABELS = 20
+STUCK_AFTER = timedelta(hours=1)
 
 
 def runs() -> RunQuerySet:
@@ -55,26 +59,55 @@ def with_status(queryset: RunQuerySet, status: str) -> RunQuerySet:
 
 
 def matching(queryset: RunQuerySet, text: str) -> RunQuerySet:
-    """Runs that a search for this text means: of that id, label or related object, or with it in summary or error."""
+    """Runs that a search for this text means: of that id, label, related object or flow-control key, waiting for that
+    event, or with the text in summary or error."""
     text = text[:LONGEST_SEARCH]
     return queryset.filter(
         Q(run_id__in=run_ids(text))
         | Q(labels__contains=f",{text},")
         | Q(object_id=text)
+        | Q(flow_key=text)
+        | Q(pk__in=Waiter.objects.using(queryset.db).filter(event_id=text).values("run"))
         | Q(summary__icontains=text)
         | Q(error__icontains=text)
     )
 
 
-def recent_values(queryset: RunQuerySet) -> tuple[list[str], list[str]]:
-    """Workflows and labels of the newest runs, for lists of choices: cheap, however many runs there are."""
-    newest = queryset.order_by("-created_at").values_list("workflow", "labels")[:NEWEST]
+def stuck(queryset: RunQuerySet, now: datetime) -> Q:
+    """The condition of runs that should have moved in the last hour and did not.
+
+    A run that is queued, running or retrying moves with its steps; one that sleeps or starts later is due at an
+    instant. One step that takes longer than an hour counts as stuck too: from here it cannot be told apart.
+    """
+    before = now - STUCK_AFTER
+    moved = Q(queued_at__gte=before) | Q(started_at__gte=before) | Q(finished_at__gte=before) | Q(due_at__gte=before)
+    steps = Step.objects.using(queryset.db).filter(moved, run=OuterRef("pk"))
+    busy = Q(status__in=(Run.Status.QUEUED, Run.Status.RUNNING, Run.Status.RETRYING), created_at__lt=before)
+    timed = Q(status__in=(Run.Status.SLEEPING, Run.Status.SCHEDULED), due_at__lt=before)
+    return (busy & (Q(due_at=None) | Q(due_at__lt=before)) & ~Exists(steps)) | timed
+
+
+@dataclass(frozen=True, slots=True)
+class RecentValues:
+    """What the newest runs have, for lists of choices. `related_types` are keys of content types."""
+
+    workflows: list[str]
+    labels: list[str]
+    related_types: list[int]
+
+
+def recent_values(queryset: RunQuerySet) -> RecentValues:
+    """Cheap, however many runs there are."""
+    newest = queryset.order_by("-created_at").values_list("workflow", "labels", "content_type_id")[:NEWEST]
     workflows: set[str] = set()
-    labels: set[str] = set()
-    for workflow, wrapped in newest:
+    labels: Counter[str] = Counter()
+    types: set[int] = set()
+    for workflow, wrapped, content_type in newest:
         workflows.add(workflow)
         labels.update(filter(None, wrapped.split(",")))
-    return sorted(workflows), sorted(labels)
+        types.update(filter(None, [content_type]))
+    common = [label for label, _number in labels.most_common(LABELS)]
+    return RecentValues(sorted(workflows), sorted(common), sorted(types))
 
 
 def is_alive(worker: Worker, now: datetime) -> bool:

@@ -7,6 +7,9 @@ import pytest
 from django.contrib.auth import authenticate
 from django.core.management import call_command
 
+from django_workflow.control.actions import ACTIONS
+from django_workflow.models import Run
+from django_workflow.testing import run_workflows
 from example_project.shop.models import Order, OrderLine, Product
 
 pytestmark = pytest.mark.django_db
@@ -45,3 +48,17 @@ def test_a_second_run_keeps_what_is_there() -> None:
 def test_orders_made_later_get_numbers_of_their_own() -> None:
     load()
     assert Order.objects.create(email="new@example.com", total=1).pk > 6
+
+
+def test_it_adds_runs_in_every_state_that_can_be_gone_on_with() -> None:
+    output = io.StringIO()
+    call_command("load_demo", runs=300, stdout=output)
+    assert "300 Run" in output.getvalue()
+    assert {Run.Status.SUCCESS, Run.Status.FAILED, Run.Status.WAITING} <= set(
+        Run.objects.values_list("status", flat=True)
+    )
+    failed = Run.objects.filter(status=Run.Status.FAILED, workflow="basic").first()
+    assert failed is not None
+    resumed = ACTIONS["resume"].perform(failed, by=None)
+    run_workflows()
+    assert Run.objects.get(run_id=resumed.run_id).status == Run.Status.SUCCESS

@@ -1,4 +1,7 @@
-"""`manage.py load_demo`: what the demo needs to start with. A second run changes nothing."""
+"""`manage.py load_demo`: what the demo needs to start with. A second run changes nothing.
+
+`manage.py load_demo --runs 10000` adds that many runs in every state as well, for pages with much on them.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ from decimal import Decimal
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 from django.core.management.color import no_style
 from django.db import connection, transaction
+from django.utils import timezone
 
+from example_project.shop.data.history import write_runs
 from example_project.shop.models import Order, OrderLine, Product
 
 PRODUCTS = [
@@ -35,6 +40,9 @@ ORDERS: list[tuple[int, str, dict[str, int]]] = [
 class Command(BaseCommand):
     help = "Load the demo's products, orders and the user admin/admin. Running it again keeps what is there."
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--runs", type=int, default=0, help="Add this many runs of the last month, in every state.")
+
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
         users = get_user_model().objects
@@ -49,6 +57,9 @@ class Command(BaseCommand):
                 cursor.execute(statement)
         products, orders = Product.objects.count(), Order.objects.count()
         self.stdout.write(f"The demo has {products} products and {orders} orders ({made} new).")
+        if options["runs"] > 0:
+            rows = write_runs(options["runs"], timezone.now(), users.filter(username="admin").first())
+            self.stdout.write("Added " + ", ".join(f"{number} {name}" for name, number in rows.items()) + ".")
 
     def _load_order(self, pk: int, email: str, quantities: dict[str, int]) -> bool:
         products = Product.objects.in_bulk(quantities, field_name="sku")
