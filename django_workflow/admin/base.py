@@ -39,7 +39,7 @@ class ReadOnlyAdmin(_ModelAdmin[M]):
     empty_value_display = mark_safe('<span class="wfa-none">-</span>')
 
     class Media:
-        css = {"all": ["django_workflow/admin.css"]}
+        css = {"all": ["django_workflow/admin.css", "django_workflow/admin_pages.css"]}
         js = ["django_workflow/admin.js"]
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[M]:
