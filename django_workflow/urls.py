@@ -11,5 +11,6 @@ urlpatterns = [
     path("api/", include("django_workflow.api.urls")),
     path("qstash/", include("django_workflow.engine.http_api.urls")),
     path("hooks/", include("django_workflow.engine.hooks")),
+    path("health/", include("django_workflow.health")),
     path("realtime/", include("django_workflow.realtime.urls")),
 ]

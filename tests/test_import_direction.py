@@ -22,8 +22,18 @@ LADDER = (
     ("dev_server",),  # a composition root of its own: Django configured in code, with the engine alone
     ("apps", "asgi", "urls"),  # the composition root: knows every part and wires it
     ("checks",),  # registered by `apps`
-    ("admin", "api", "management", "migrations", "templatetags", "testing"),  # what people touch
+    (
+        "admin",
+        "api",
+        "health",
+        "logging",
+        "management",
+        "migrations",
+        "templatetags",
+        "testing",
+    ),  # what people touch
     ("control",),  # what people do to runs
+    ("contrib",),  # apps that a project may add
     ("presentation",),  # how runs are found and put into words there
     ("engine", "mirror", "realtime", "serve"),
     ("authoring", "models"),

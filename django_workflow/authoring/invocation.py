@@ -21,6 +21,7 @@ from django_workflow.authoring.middleware import MiddlewareHooks
 from django_workflow.conf import get_settings
 from django_workflow.protocol.steps import Step
 from django_workflow.replay.executor import Executor
+from django_workflow.replay.instruments import RunningCall, current_run, instrument
 from django_workflow.replay.journal import Journal
 from django_workflow.replay.outcome import DryOutcome, Failed, Outcome, Submission
 from django_workflow.replay.port import Port
@@ -49,7 +50,7 @@ def invoke(workflow: Workflow[Any, Any], details: RunDetails, journal: Journal, 
     context = make_context(workflow, details, executor, is_async=workflow.is_async)
     if hooks is not None:
         hooks.context = context
-    return executor.invoke(workflow.function, context)
+    return _watched(executor, workflow.function, context, _call_of(workflow, details))
 
 
 def dry_run(workflow: Workflow[Any, Any], details: RunDetails) -> DryOutcome:
@@ -79,10 +80,29 @@ def call_failure_function(
     returned: list[Any] = []
     call = _capturing(function, (status, response, headers), returned)
     context = make_context(workflow, details, executor, is_async=inspect.iscoroutinefunction(function))
-    outcome = executor.invoke(call, context)
+    outcome = _watched(executor, call, context, _call_of(workflow, details))
     if isinstance(outcome, Failed):
         raise outcome.error
     return returned[0] if returned and isinstance(returned[0], str) else None
+
+
+def _call_of(workflow: Workflow[Any, Any], details: RunDetails) -> RunningCall:
+    return RunningCall(workflow.name, details.run_id, details.retried, details.headers)
+
+
+def _watched(executor: Executor, function: Callable[[Any], Any], context: Any, call: RunningCall) -> Outcome:
+    """Call the function where log lines find its run, and under the eyes of a tracer if there is one."""
+    token = current_run.set(call)
+    try:
+        watcher = instrument()
+        if watcher is None:
+            return executor.invoke(function, context)
+        with watcher.call(call) as ended:
+            outcome = executor.invoke(function, context)
+            ended(outcome)
+            return outcome
+    finally:
+        current_run.reset(token)
 
 
 def make_context(

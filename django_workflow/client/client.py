@@ -39,6 +39,7 @@ from django_workflow.protocol.requests import (
     WaiterInfo,
 )
 from django_workflow.protocol.steps import JournalMessage
+from django_workflow.replay.instruments import instrument, with_trace
 from django_workflow.replay.step_call import current_step
 from django_workflow.replay.values import encode_value
 
@@ -209,6 +210,8 @@ class Client(ControlCalls, DeadLetterCalls, LogCalls, ScheduleCalls):
 
     def _init(self, trigger: Trigger) -> Message:
         options = trigger.options
+        if instrument() is not None:
+            options = replace(options, headers=with_trace(options.headers, trigger.workflow))
         return init_message(
             run_id=_run_id(trigger),
             url=workflow_url(trigger.workflow),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from django_workflow.errors import EngineError, StepError, WorkflowAbort, WorkflowCancelAbort
 from django_workflow.protocol.steps import Step
+from django_workflow.replay.instruments import instrument
 from django_workflow.replay.journal import Journal
 from django_workflow.replay.loop import run_on_thread_loop
 from django_workflow.replay.outcome import Cancelled, Failed, StepSubmission, Submission, Submitted
@@ -110,7 +111,11 @@ class Frontier:
         token = current_step.set(current)
         self._running, self.is_blocked = current, True
         try:
-            return call.work()
+            watcher = instrument()
+            if watcher is None or call.is_async:
+                return call.work()
+            with watcher.step(call.name, current.step_id):
+                return call.work()
         except BaseException as error:
             self._work_error = error
             raise
@@ -122,7 +127,11 @@ class Frontier:
         """The result of a step's function that is async."""
         token = current_step.set(current)
         try:
-            return await value
+            watcher = instrument()
+            if watcher is None:
+                return await value
+            with watcher.step(current.name, current.step_id):
+                return await value
         except BaseException as error:
             self._work_error = error
             raise

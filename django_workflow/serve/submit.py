@@ -24,6 +24,7 @@ from django_workflow.protocol.invoke import InvokeBody, encode_invoke
 from django_workflow.protocol.publish import CALL_FEATURES, FEATURES, CallbackConfig, Message, WorkflowFields
 from django_workflow.protocol.requests import EngineRequest, Publish, Wait
 from django_workflow.protocol.steps import CallType, Step, encode_step
+from django_workflow.replay.instruments import with_trace
 from django_workflow.replay.outcome import (
     CallSubmission,
     InvokeSubmission,
@@ -172,7 +173,7 @@ class Submitter:
             (value for name, value in call.headers.items() if name.lower() == h.CONTENT_TYPE.lower()), JSON
         )
         # The target must not see the SDK version: a target that is a workflow would take the call for one of its steps.
-        headers = dict(call.headers)
+        headers = with_trace(call.headers)
         callback = {
             h.WORKFLOW_RUN_ID: self.run_id,
             h.WORKFLOW_CALL_TYPE: CallType.FROM_CALLBACK.value,
@@ -229,7 +230,7 @@ class Submitter:
                 retry_delay=invoke.retry_delay,
                 flow_control=invoke.flow_control,
                 labels=invoke.labels,
-                headers=invoke.headers,
+                headers=with_trace(invoke.headers, invoke.workflow),
             )
         )
         return init_message(

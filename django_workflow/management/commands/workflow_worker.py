@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from threading import Event
 from typing import Any
 
+from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.autoreload import run_with_reloader
 
@@ -23,15 +24,33 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--concurrency", type=int, help="deliveries in flight; default: the setting")
+        parser.add_argument(
+            "--metrics-port", type=int, help="serve metrics for Prometheus at this port (extra prometheus)"
+        )
         parser.add_argument("--reload", action="store_true", help="restart when code changes (development)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["concurrency"] is not None and options["concurrency"] < 1:
             raise CommandError("--concurrency must be at least 1.")
+        if options["metrics_port"] is not None:
+            self.serve_metrics(options["metrics_port"])
         if options["reload"]:
             run_with_reloader(self.work, options["concurrency"])
         else:
             sys.exit(self.work(options["concurrency"]))
+
+    def serve_metrics(self, port: int) -> None:
+        """Answer scrapes of this process, which has no web server, on a thread of its own."""
+        if not apps.is_installed("django_workflow.contrib.prometheus"):
+            raise CommandError("--metrics-port needs django_workflow.contrib.prometheus in INSTALLED_APPS.")
+        from prometheus_client import start_http_server
+
+        from django_workflow.contrib.prometheus.metrics import registry
+
+        try:
+            start_http_server(port, registry=registry())
+        except (OSError, OverflowError) as error:
+            raise CommandError(f"No metrics can be served at port {port}: {error}") from error
 
     def work(self, concurrency: int | None) -> int:
         """Run until told to stop. 0: drained; 1: deliveries were left under way; 2: the pool is stuck."""
