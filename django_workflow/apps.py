@@ -27,7 +27,8 @@ class DjangoWorkflowConfig(AppConfig):
         from django_workflow import checks  # noqa: F401 - registers them
         from django_workflow.client.observer import use_observers
         from django_workflow.client.transports import use_transport
-        from django_workflow.engine import scheduler, signing_keys
+        from django_workflow.control import bulk
+        from django_workflow.engine import chores, scheduler, signing_keys
         from django_workflow.mirror.surroundings import use_surroundings
         from django_workflow.realtime import channel, relay
         from django_workflow.serve import keys, submit
@@ -38,6 +39,7 @@ class DjangoWorkflowConfig(AppConfig):
         use_observers(make_observer)
         use_surroundings(mirror_surroundings())
         scheduler.use_declarations(declared_schedules)
+        chores.use_chore(bulk.advance_due)
         relay.connect()
         channel.use_run_emitter(emit_from_outside)
         autodiscover_modules("workflows")
@@ -106,6 +108,7 @@ def emit_from_outside(run_id: str, event: str, data: Any) -> None:
 def mirror_surroundings() -> Surroundings:
     """What the mirror shares with the embedded engine, which it does not know."""
     from django_workflow.conf import get_settings
+    from django_workflow.control import bulk
     from django_workflow.engine.backoff import retry_delay
     from django_workflow.engine.clock import current_clock
     from django_workflow.engine.gate import engine_atomic
@@ -117,6 +120,7 @@ def mirror_surroundings() -> Surroundings:
         atomic=engine_atomic,
         retry_delay=retry_delay,
         prune=lambda now: prune_batch(now, get_settings().retention),
+        chore=bulk.advance_due,
     )
 
 

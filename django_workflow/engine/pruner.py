@@ -18,7 +18,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django_workflow.conf import get_settings
 from django_workflow.engine import messages, queues
 from django_workflow.engine.gate import engine_atomic
-from django_workflow.models import Attempt, Channel, ChannelEvent, Delivery, MessageLog, Run, Worker
+from django_workflow.models import Attempt, BulkOperation, Channel, ChannelEvent, Delivery, MessageLog, Run, Worker
 
 BATCH = 200
 DEAD_WORKERS_KEPT = timedelta(days=1)
@@ -33,6 +33,7 @@ class Pruned:
     events: int = 0
     attempts: int = 0
     workers: int = 0
+    operations: int = 0
 
     def __add__(self, other: Pruned) -> Pruned:
         return Pruned(**{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)})
@@ -71,6 +72,7 @@ def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH) -> Prun
         events=_delete_some(alias, orphaned_events(before), batch * 10),
         attempts=_delete_some(alias, orphaned_attempts(before), batch * 10),
         workers=_delete_some(alias, _dead_workers(alias, now), batch * 10),
+        operations=_delete_some(alias, BulkOperation.objects.using(alias).filter(finished_at__lt=before), batch),
     )
 
 

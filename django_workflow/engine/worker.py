@@ -1,8 +1,8 @@
 """The worker: threads around the engine's cycle. Claims what is due, dispatches it, hands facts to the committer.
 
-Four kinds of thread: one that claims and keeps the timers, a fixed pool that makes the deliveries, the committer, and
-one for the duties (heartbeat, rescue, step starts that take a while). All are made before the first delivery, for
-none can be made while an interpreter shuts down.
+Five kinds of thread: one that claims and keeps the timers, a fixed pool that makes the deliveries, the committer, one
+for the duties (heartbeat, rescue, step starts that take a while), and one for the chores of the layers above. All are
+made before the first delivery, for none can be made while an interpreter shuts down.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from django.db import InterfaceError, OperationalError, connections
 
 from django_workflow.conf import HEARTBEAT_SECONDS, get_settings
 from django_workflow.engine import cycle, scheduler
+from django_workflow.engine.chores import CHORE_SECONDS, do_chore
 from django_workflow.engine.clock import SystemClock
 from django_workflow.engine.committer import Committer, Writer
 from django_workflow.engine.dispatch import Dispatcher, NotStarted, blocked_by
@@ -108,6 +109,7 @@ class Worker:
         self._spawn("claims", self._claim_loop)
         self._spawn("duties", self._duty_loop)
         self._spawn("announcer", self._announce_loop)
+        self._spawn("chores", self._chore_loop)
         for number in range(self.concurrency):
             self._spawn(f"pool-{number}", self._pool_loop)
         logger.info("Worker %s started with %d threads.", worker, self.concurrency)
@@ -339,6 +341,15 @@ class Worker:
                 self._note("announcements", error)
 
     # Duties
+
+    def _chore_loop(self) -> None:
+        pause = CHORE_SECONDS
+        while not self._draining.wait(pause):
+            try:
+                pause = 0.0 if do_chore() else CHORE_SECONDS
+            except Exception as error:
+                self._note("chores", error)
+                pause = CHORE_SECONDS
 
     def _duty_loop(self) -> None:
         observer = Observer(get_settings().worker_timeout)

@@ -1027,6 +1027,93 @@ class Migration(migrations.Migration):
             index=models.Index(fields=["begun", "queue", "queue_key"], name="workflow_delivery_queue"),
         ),
         migrations.CreateModel(
+            name="BulkOperation",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=django_workflow.protocol.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(max_length=200, verbose_name="name")),
+                ("action", models.CharField(max_length=40, verbose_name="action")),
+                ("parameters", models.TextField(blank=True, default="{}", editable=False)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("running", "Running"), ("done", "Done"), ("aborted", "Aborted")],
+                        default="running",
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                ("total", models.PositiveIntegerField(default=0, verbose_name="runs")),
+                ("done", models.PositiveIntegerField(default=0, verbose_name="done")),
+                ("failed", models.PositiveIntegerField(default=0, verbose_name="failed")),
+                ("skipped", models.PositiveIntegerField(default=0, verbose_name="skipped")),
+                ("errors", models.TextField(blank=True, default="[]", verbose_name="errors")),
+                ("reason", models.TextField(blank=True, default="", verbose_name="reason")),
+                ("by_name", models.CharField(blank=True, default="", max_length=255, verbose_name="started by")),
+                ("created_at", models.DateTimeField(verbose_name="started")),
+                ("finished_at", models.DateTimeField(blank=True, null=True, verbose_name="ended")),
+                ("leased_until", models.DateTimeField(blank=True, editable=False, null=True)),
+                (
+                    "by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="started by",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "bulk operation",
+                "verbose_name_plural": "bulk operations",
+                "ordering": ("-created_at",),
+                "indexes": [
+                    models.Index(fields=["state", "created_at"], name="workflow_bulk_state"),
+                    models.Index(fields=["finished_at"], name="workflow_bulk_finished"),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="BulkChunk",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=django_workflow.protocol.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("number", models.PositiveIntegerField()),
+                ("keys", models.TextField()),
+                ("taken", models.PositiveIntegerField(default=0)),
+                (
+                    "operation",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="chunks",
+                        to="django_workflow.bulkoperation",
+                    ),
+                ),
+            ],
+            options={
+                "default_permissions": (),
+                "constraints": [
+                    models.UniqueConstraint(fields=("operation", "number"), name="workflow_bulk_chunk"),
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="RegisteredWorkflow",
             fields=[],
             options={

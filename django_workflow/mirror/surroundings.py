@@ -42,6 +42,9 @@ class Surroundings:
     prune: Callable[[datetime], object] = lambda now: None
     """Delete some of what retention no longer keeps."""
 
+    chore: Callable[[], bool] = lambda: False
+    """Do a piece of what the layers above leave to a worker. Whether there is more."""
+
 
 _surroundings = Surroundings()
 

@@ -34,7 +34,7 @@ from django_workflow.models import Worker
 
 logger = logging.getLogger("django_workflow.worker")
 
-SEND_EVERY, CHECK_EVERY, PRUNE_EVERY, RECONCILE_AGAIN = 1.0, 15.0, 60.0, 30.0
+SEND_EVERY, CHORE_EVERY, CHECK_EVERY, PRUNE_EVERY, RECONCILE_AGAIN = 1.0, 1.0, 15.0, 60.0, 30.0
 
 
 @dataclass(slots=True)
@@ -99,6 +99,7 @@ class HostedWorker:
             Duty("the schedules", RECONCILE_AGAIN, lambda: schedules.reconcile(current_transport()), once=True),
             Duty("the outbox", SEND_EVERY, lambda: outbox.send_due(network())),
             Duty("silent runs", CHECK_EVERY, lambda: backfill.check_due(current_transport())),
+            Duty("bulk operations", CHORE_EVERY, lambda: surroundings().chore()),
             Duty("old rows", PRUNE_EVERY, prune),
         ]
         duties[-1].next_at = time.monotonic() + PRUNE_EVERY

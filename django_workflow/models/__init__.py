@@ -1,6 +1,7 @@
 """The rows. `Run` and `Step` are what people see, in both modes; the rest is the embedded engine's and realtime's."""
 
 from django_workflow.models.attempt import Attempt
+from django_workflow.models.bulk_operation import BulkChunk, BulkOperation
 from django_workflow.models.channel import Channel
 from django_workflow.models.channel_event import ChannelEvent
 from django_workflow.models.dead_letter import DeadLetter
@@ -22,6 +23,8 @@ from django_workflow.models.worker import Worker
 
 __all__ = [
     "Attempt",
+    "BulkChunk",
+    "BulkOperation",
     "Channel",
     "ChannelEvent",
     "DeadLetter",

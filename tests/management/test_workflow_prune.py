@@ -35,7 +35,7 @@ def left() -> set[str]:
 
 
 def test_the_setting_says_what_is_old(settings: Any) -> None:
-    assert said() == "Deleted runs: 1, messages: 0, events: 0, attempts: 0, workers: 0\n"
+    assert said() == "Deleted runs: 1, messages: 0, events: 0, attempts: 0, workers: 0, operations: 0\n"
     assert left() == {"wfr_2", "wfr_active"}
     settings.DJANGO_WORKFLOW = {"retention": "1d"}
     assert json.loads(said("--json"))["runs"] == 1
