@@ -19,7 +19,7 @@ from django_workflow.engine import calls, dead_letters, intake, messages, waiter
 from django_workflow.engine.backoff import retry_delay
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement, StepStarted, Taken
 from django_workflow.engine.messages import NON_RETRYABLE_STATUS
-from django_workflow.engine.records import Lease, RunInfo, lease_of, printable, stored
+from django_workflow.engine.records import Lease, RunInfo, printable, stored
 from django_workflow.engine.runs import begin, due_at, end_run, overrides, record_result, show_progress, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import Attempt, Delivery, JournalEntry, Run, Step
@@ -153,23 +153,29 @@ def _settle_sequential(
 
 
 def _next_lease(lease: Lease, key: UUID, position: int) -> Lease:
-    row = Delivery(
-        id=lease.key,
-        run_id=lease.run_key,
+    return Lease(
+        key=lease.key,
+        run_key=lease.run_key,
         kind=lease.kind,
         message_key=key,
         position=position,
         solo=True,
+        step_id=None,
+        step_name="",
         destination=lease.destination,
         method=lease.method,
+        config=None,
+        body="",
+        body_is_base64=False,
+        attempt=0,
         max_retries=lease.max_retries,
         flow_key=lease.flow_key,
         created_at=lease.created_at,
+        worker_key=lease.worker_key,
         fence=lease.fence + 1,
+        rescues=0,
+        chain=lease.chain + 1,
     )
-    following = lease_of(row, lease.worker_key)
-    following.chain = lease.chain + 1
-    return following
 
 
 def _take(unit: UnitOfWork, state: RunState, lease: Lease, taken: Taken) -> None:

@@ -15,13 +15,15 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import F, OuterRef, Subquery
 from django.dispatch import Signal
 
 from django_workflow.conf import get_settings
 from django_workflow.engine import events
 from django_workflow.engine.journal_cache import JournalCache, journal_message
 from django_workflow.engine.records import Lease, RunInfo
+from django_workflow.engine.sql import Change, hot_statements
+from django_workflow.engine.sql.changes import RUN_COLUMNS, Kind, Row, Table
+from django_workflow.engine.sql.orm import newest_events
 from django_workflow.models import (
     Attempt,
     ChannelEvent,
@@ -36,11 +38,12 @@ from django_workflow.models import (
 )
 from django_workflow.models.channel_event import position_at
 from django_workflow.models.delivery import HELD
-from django_workflow.protocol.identifiers import message_id_of
+from django_workflow.protocol.identifiers import message_id_of, uuid7
 from django_workflow.protocol.steps import JournalMessage
 from django_workflow.protocol.steps import Step as WireStep
 
-_STATE_FIELDS = ("pk", "run_id", "status", "group_open", "started_at", "parent_id", "why")
+_RUN, _STEP, _ENTRY, _DELIVERY, _EVENT = map(Table, (Run, Step, JournalEntry, Delivery, ChannelEvent))
+_STEP_UNIQUE = ("run_id", "step_id")
 # What a step stays as first written, whoever writes it again.
 _STEP_FIXED = frozenset({"name", "step_type", "concurrent"})
 
@@ -53,6 +56,7 @@ class After:
     """
 
     followups: list[Lease] = field(default_factory=list)
+    started: list[RunInfo] = field(default_factory=list)
     remembered: list[tuple[UUID, int, JournalMessage]] = field(default_factory=list)
     forgotten: list[UUID] = field(default_factory=list)
     channels: dict[str, int] = field(default_factory=dict)
@@ -116,15 +120,19 @@ class UnitOfWork:
         self._states: dict[UUID, RunState] = {}
         self._infos: dict[UUID, RunInfo] = {}
         self._runs: list[Run] = []
-        self._entries: list[JournalEntry] = []
-        self._steps: dict[tuple[UUID, int], Step] = {}
+        self._entries: list[Row] = []
+        self._results: dict[UUID, set[int]] = {}
+        self._known_results: dict[UUID, tuple[int, set[int]]] = {}
+        self._steps: dict[tuple[UUID, int], dict[str, Any]] = {}
         self._step_upserts: dict[tuple[UUID, int], set[str]] = {}
         self._written_steps: dict[UUID, set[int]] = {}
-        self._holds: dict[tuple[UUID, int], bool] = {}
+        self._fences: dict[UUID, tuple[int, UUID | None] | None] = {}
+        self._held_changes: dict[UUID, dict[str, Any]] = {}
+        self._settled: list[UUID] = []
         self._deliveries: list[Delivery] = []
         self._waiters: list[Waiter] = []
         self._input_requests: list[InputRequest] = []
-        self._events: list[ChannelEvent] = []
+        self._events: list[Row] = []
         self._attempts: list[Attempt] = []
         self._dead_letters: list[DeadLetter] = []
         self._messages: list[MessageLog] = []
@@ -139,21 +147,31 @@ class UnitOfWork:
         wanted = sorted(set(keys) - self._states.keys())
         if not wanted:
             return set()
-        features = connections[self.alias].features
-        newest = Subquery(
-            ChannelEvent.objects.filter(channel=OuterRef("run_id")).order_by("-position").values("position")[:1]
-        )
+        # Two statements: the second one's snapshot is younger than the lock, so no event is missed.
         runs = Run.objects.using(self.alias)
-        if not features.has_select_for_update:  # SQLite: the transaction itself is the lock, one statement does both
-            rows = list(runs.filter(pk__in=wanted).values_list(*_STATE_FIELDS, newest))
-        else:
-            # Two statements: the second one's snapshot is younger than the lock, so no event is missed.
-            locked = list(runs.locked(wanted, skip_locked=skip_locked).values_list(*_STATE_FIELDS))
-            newest_of = dict(runs.filter(pk__in=[row[0] for row in locked]).values_list("pk", newest))
-            rows = [(*row, newest_of.get(row[0])) for row in locked]
+        locked = runs.locked(wanted, skip_locked=skip_locked) if self._locks_rows else runs.filter(pk__in=wanted)
+        rows = list(locked.values_list(*RUN_COLUMNS))
+        newest_of = newest_events(self.alias, [row[0] for row in rows])
         for row in rows:
-            self._states[row[0]] = RunState(row[:-1], row[-1] or 0)
+            self._states[row[0]] = RunState(row, newest_of.get(row[0]) or 0)
         return {row[0] for row in rows}
+
+    def open(self, leases: Iterable[Lease]) -> set[UUID]:
+        """Lock and read the deliveries of these leases and their runs, in one statement where the database allows it.
+
+        Returns the keys of those deliveries that it did not get: they are gone, or others hold them or their runs.
+        """
+        wanted = {lease.key: lease for lease in leases if lease.run_key is not None}
+        if not wanted:
+            return set()
+        for held in hot_statements(self.alias).read(list(wanted.values())):
+            self._fences[held.key] = (held.fence, held.worker_key)
+            del wanted[held.key]
+            key = held.run[0]
+            if key not in self._states:
+                self._states[key] = RunState(held.run, held.newest or 0)
+        self._fences.update(dict.fromkeys(wanted))
+        return set(wanted)
 
     def state(self, run_key: UUID) -> RunState:
         """The locked state of a run. Raises KeyError when the run was not locked or is gone."""
@@ -175,6 +193,7 @@ class UnitOfWork:
     def add_run(self, run: Run, info: RunInfo) -> RunState:
         self._runs.append(run)
         self._infos[run.pk] = info
+        self.after.started.append(info)
         state = RunState(
             (run.pk, run.run_id, run.status, run.group_open, run.started_at, run.parent_id, run.why), newest=0
         )
@@ -212,6 +231,9 @@ class UnitOfWork:
         self._message_changes.clear()
         self._steps.clear()
         self._step_upserts.clear()
+        self._results.clear()
+        self._held_changes.clear()
+        self._settled.clear()
 
     def drop_gathered(self, state: RunState) -> None:
         """Forget what would start or wait for something in a run that has just ended."""
@@ -238,18 +260,10 @@ class UnitOfWork:
         position = self.length(state)
         state.length = position + 1
         result_of = step.step_id if step is not None and step.step_id > 0 else None
+        if result_of is not None:
+            self._results.setdefault(state.key, set()).add(result_of)
         self._entries.append(
-            JournalEntry(
-                id=key,
-                run_id=state.key,
-                position=position,
-                call_type=call_type,
-                step_id=result_of,
-                body=body,
-                body_is_base64=is_base64,
-                config=config,
-                created_at=self.now,
-            )
+            (key, state.key, position, call_type, result_of, body, is_base64, config, self.now)  # as in _ENTRY.names
         )
         message = journal_message(key, body, True, call_type) if is_base64 else None
         message = message or JournalMessage(message_id_of(key), body, call_type, step)
@@ -258,9 +272,15 @@ class UnitOfWork:
 
     def has_result(self, state: RunState, step_id: int) -> bool:
         """Whether a result of this step is journalled already (asked only when a fence cannot tell)."""
-        if any(entry.run_id == state.key and entry.step_id == step_id for entry in self._entries):
+        if step_id in self._results.get(state.key, ()):
             return True
-        return JournalEntry.objects.using(self.alias).filter(run_id=state.key, step_id=step_id).exists()
+        # The steps of a group stand side by side: their results are read together.
+        since, known = self._known_results.get(state.key, (step_id + 1, set()))
+        if step_id < since:
+            entries = JournalEntry.objects.using(self.alias).filter(run_id=state.key, step_id__gte=step_id)
+            known = {number for number in entries.values_list("step_id", flat=True) if number is not None}
+            self._known_results[state.key] = (step_id, known)
+        return step_id in known
 
     def knows_step(self, state: RunState, step_id: int) -> bool:
         """Whether a step's row is written already. Asked with growing numbers: a run's later rows are read once."""
@@ -270,18 +290,22 @@ class UnitOfWork:
             known = self._written_steps[state.key] = set(rows.values_list("step_id", flat=True))
         return step_id in known
 
-    def put_step(self, state: RunState, step_id: int, *, fresh: bool, **values: Any) -> Step:
+    def put_step(self, state: RunState, step_id: int, *, fresh: bool, **values: Any) -> None:
         """Write a step's row; `fresh` promises that there is none yet, else what `values` say may be an update."""
         row = self._steps.get((state.key, step_id))
         if row is None:
-            row = self._steps[state.key, step_id] = Step(run_id=state.key, step_id=step_id, queued_at=self.now)
+            row = self._steps[state.key, step_id] = {
+                **_STEP.defaults,
+                "id": uuid7(),
+                "run_id": state.key,
+                "step_id": step_id,
+                "queued_at": self.now,
+            }
             if not fresh:
                 self._step_upserts[state.key, step_id] = set()
         if (said := self._step_upserts.get((state.key, step_id))) is not None:
             said |= values.keys() - _STEP_FIXED
-        for name, value in values.items():
-            setattr(row, name, value)
-        return row
+        row.update(values)
 
     def add_delivery(self, delivery: Delivery) -> None:
         if self.is_paused(delivery.run_id):
@@ -310,9 +334,7 @@ class UnitOfWork:
     def emit(self, state: RunState, event: str, data: str) -> None:
         """Append an event to the run's channel."""
         state.newest = max(position_at(self.now), state.newest + 1)
-        self._events.append(
-            ChannelEvent(channel=state.run_id, position=state.newest, event=event, data=data, created_at=self.now)
-        )
+        self._events.append((state.run_id, state.newest, event, data, self.now))  # as in _EVENT.names
         self.after.channels[state.run_id] = state.newest
 
     def tell(self, state: RunState, kind: str, *, at: datetime | None = None, **fields: Any) -> None:
@@ -329,69 +351,130 @@ class UnitOfWork:
         """Go on with a delivery that was written leased, right after the commit."""
         self.after.followups.append(lease)
 
-    # Statements
+    # Deliveries that a worker holds: looked at when their facts are folded, written with everything else
 
     def advance(self, lease: Lease, *, release: bool, **columns: Any) -> bool:
-        """Re-use a delivery's row for its run's next call, if the lease still holds.
-
-        Acknowledgement, alive check and next delivery in one statement. False: the lease is lost.
-        """
+        """Re-use a delivery's row for its run's next call, if the lease still holds. False: the lease is lost."""
+        if not self.holds(lease):
+            return False
         if "due_at" in columns and self.is_paused(lease.run_key):
             columns |= {"due_at": HELD, "held_due_at": columns["due_at"]}
-        if release:
-            columns["worker_id"] = None
-        return bool(self._held(lease).update(fence=F("fence") + 1, **columns))
+        worker_key = None if release else lease.worker_key
+        self._fences[lease.key] = (lease.fence + 1, worker_key)
+        said = self._held_changes.setdefault(lease.key, {})
+        said.update(columns, worker_id=worker_key, fence=lease.fence + 1)
+        return True
 
     def finish_delivery(self, lease: Lease) -> bool:
         """Delete a settled delivery, if the lease still holds."""
-        return bool(self._held(lease).delete()[0])
+        if not self.holds(lease):
+            return False
+        self._fences[lease.key] = None
+        self._held_changes.pop(lease.key, None)
+        self._settled.append(lease.key)
+        return True
 
     def mark(self, lease: Lease, **columns: Any) -> bool:
         """Note something on a delivery without moving its fence, if the lease still holds."""
-        return bool(self._held(lease).update(**columns))
+        if not self.holds(lease):
+            return False
+        self._held_changes.setdefault(lease.key, {}).update(columns)
+        return True
 
     def holds(self, lease: Lease) -> bool:
-        """Whether the lease still holds; asked once per unit, however many events came."""
-        if (lease.key, lease.fence) not in self._holds:
-            self._holds[lease.key, lease.fence] = self._held(lease).exists()
-        return self._holds[lease.key, lease.fence]
+        """Whether the lease still holds. Its row is locked from then on, so this stays true until the commit."""
+        if lease.key not in self._fences:
+            rows: Any = Delivery.objects.using(self.alias).filter(pk=lease.key)
+            rows = rows.select_for_update() if self._locks_rows else rows
+            self._fences[lease.key] = rows.values_list("fence", "worker_id").first()
+        return self._fences[lease.key] == (lease.fence, lease.worker_key)
 
-    def _held(self, lease: Lease) -> Any:
-        return Delivery.objects.using(self.alias).filter(pk=lease.key, fence=lease.fence, worker_id=lease.worker_key)
+    @property
+    def _locks_rows(self) -> bool:
+        """False on SQLite, where the transaction itself is the lock."""
+        return connections[self.alias].features.has_select_for_update
+
+    # Writing
 
     def flush_steps(self) -> None:
         """Write the gathered steps now: statements about the steps of a run follow that must see them."""
-        self._insert(Run, self._runs)
-        self._write_steps()
+        self._write([*self._new_runs(), *self._step_changes()])
 
     def flush(self) -> After:
-        """Write what was gathered, a statement per kind of row, and empty the unit."""
-        insert = self._insert
-        self.flush_steps()
+        """Write what was gathered, and empty the unit."""
         for state in self._states.values():
             if state.in_group and state.group_open:
+                self.flush_steps()
                 self._show_most_urgent(state)
-            if state.changes:
-                Run.objects.using(self.alias).filter(pk=state.key).update(**state.changes)
-                state.changes = {}
+        if not self._keeps_events:
+            self._hand_on_events()
+        insert = self._insert
         insert(MessageLog, self._messages)
         for key, values in self._message_changes.items():
             MessageLog.objects.using(self.alias).filter(pk=key).update(**values)
         self._message_changes.clear()
-        insert(JournalEntry, self._entries)
+        self._write(
+            [
+                *self._new_runs(),
+                *self._step_changes(),
+                *_updates(_RUN, self._run_changes()),
+                *_inserts(_ENTRY, self._entries),
+                *_updates(_DELIVERY, self._held_changes),
+                *_deletes(_DELIVERY, self._settled),
+                *_inserts(_DELIVERY, [_DELIVERY.row(row) for row in self._deliveries]),
+                *_inserts(_EVENT, self._events),
+            ]
+        )
+        for rows in (self._entries, self._settled, self._deliveries, self._events):
+            rows.clear()
+        self._held_changes.clear()
+        self._results.clear()
+        self._known_results.clear()
         insert(Waiter, self._waiters)
         insert(InputRequest, self._input_requests)
-        insert(Delivery, self._deliveries)
-        if not self._keeps_events:
-            self._hand_on_events()
-        insert(ChannelEvent, self._events)
         insert(Attempt, self._attempts)
         insert(DeadLetter, self._dead_letters)
         return self.after
 
+    def _write(self, changes: list[Change]) -> None:
+        if changes:
+            self.after.channels |= hot_statements(self.alias).write(changes)
+
+    def _new_runs(self) -> list[Change]:
+        for run in self._runs:
+            state = self._states[run.pk]
+            for name, value in state.changes.items():
+                setattr(run, name, value)
+            state.changes = {}
+        rows = [_RUN.row(run) for run in self._runs]
+        self._runs.clear()
+        return _inserts(_RUN, rows)
+
+    def _step_changes(self) -> list[Change]:
+        fresh: list[Row] = []
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for key, row in self._steps.items():
+            said = self._step_upserts.get(key)
+            (fresh if said is None else groups.setdefault(tuple(sorted(said)), [])).append(tuple(row.values()))
+        self._steps.clear()
+        self._step_upserts.clear()
+        upserts = (
+            Change(Kind.UPSERT, _STEP, _STEP.names, rows, unique=_STEP_UNIQUE, updates=names)
+            for names, rows in groups.items()
+        )
+        return [*_inserts(_STEP, fresh), *upserts]
+
+    def _run_changes(self) -> dict[UUID, dict[str, Any]]:
+        changes = {}
+        for state in self._states.values():
+            if state.changes:
+                changes[state.key] = state.changes
+                state.changes = {}
+        return changes
+
     def _hand_on_events(self) -> None:
         """Events that the database does not keep go to their store after the commit, which gives them positions."""
-        self.after.events += [(row.channel, row.event, row.data) for row in self._events]
+        self.after.events += [(channel, event, data) for channel, _, event, data, _ in self._events]
         self.after.channels.clear()
         self._events.clear()
 
@@ -406,20 +489,18 @@ class UnitOfWork:
             model.objects.using(self.alias).bulk_create(rows)
             rows.clear()
 
-    def _upsert(self, rows: list[Step], fields: list[str]) -> None:
-        features = connections[self.alias].features
-        target = ("run", "step_id") if features.supports_update_conflicts_with_target else None
-        Step.objects.using(self.alias).bulk_create(
-            rows, update_conflicts=True, unique_fields=target, update_fields=fields
-        )
 
-    def _write_steps(self) -> None:
-        fresh = [row for key, row in self._steps.items() if key not in self._step_upserts]
-        self._insert(Step, fresh)
-        groups: dict[frozenset[str], list[Step]] = {}
-        for key, said in self._step_upserts.items():
-            groups.setdefault(frozenset(said), []).append(self._steps[key])
-        for names, rows in groups.items():
-            self._upsert(rows, sorted(names))
-        self._steps.clear()
-        self._step_upserts.clear()
+def _inserts(table: Table, rows: list[Row]) -> list[Change]:
+    return [Change(Kind.INSERT, table, table.names, list(rows))] if rows else []
+
+
+def _updates(table: Table, said: dict[UUID, dict[str, Any]]) -> list[Change]:
+    """One change for each set of columns that are set together."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for key, values in said.items():
+        groups.setdefault((*values, "id"), []).append((*values.values(), key))
+    return [Change(Kind.UPDATE, table, names, rows) for names, rows in groups.items()]
+
+
+def _deletes(table: Table, keys: list[UUID]) -> list[Change]:
+    return [Change(Kind.DELETE, table, ("id",), [(key,) for key in keys])] if keys else []
