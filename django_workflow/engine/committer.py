@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from threading import Condition, Thread, current_thread
+from threading import Condition
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connections
@@ -21,8 +21,9 @@ from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.records import Lease
 from django_workflow.engine.settle import fold
+from django_workflow.engine.short_deliveries import Role, ShortDeliveries
 from django_workflow.engine.unit_of_work import After, UnitOfWork
-from django_workflow.models import Run
+from django_workflow.models import Delivery, Run
 
 logger = logging.getLogger("django_workflow.engine")
 
@@ -112,12 +113,15 @@ class Writer:
             unit = UnitOfWork(self.alias, self.now(), self.cache, worker_key=self.worker_key)
             unit.may_continue = self.may_continue
             unit.careful = careful
-            wanted = _runs_of(facts, self.cache)
-            locked = unit.lock({key for keys in wanted.values() for key in keys}, skip_locked=True)
-            missing = {key for keys in wanted.values() for key in keys} - locked
-            skipped = _still_there(self.alias, missing)
+            missing = unit.open(fact.lease for fact in facts)
+            busy_runs = _runs_of(facts, _still_there(self.alias, missing)) if missing else set()
+            parents = _parents_of(facts, self.cache)
+            if parents:
+                locked = unit.lock(parents.values(), skip_locked=True)
+                held = _held_by_others(self.alias, {key for key in parents.values() if not unit.has(key)} - locked)
+                busy_runs |= {key for key, parent in parents.items() if parent in held}
             for fact in facts:
-                if skipped and skipped & wanted.get(fact.lease.run_key, frozenset()):
+                if fact.lease.run_key in busy_runs:
                     busy.append(fact)
                 else:
                     fold(unit, fact)
@@ -125,26 +129,35 @@ class Writer:
         return Written(after, busy)
 
 
-def _runs_of(facts: Sequence[Fact], cache: JournalCache) -> dict[UUID | None, frozenset[UUID]]:
-    """The runs that each run's facts may change: itself and the run that invoked it."""
-    wanted: dict[UUID | None, frozenset[UUID]] = {}
-    for fact in facts:
-        key = fact.lease.run_key
-        if key is None or key in wanted:
+def _parents_of(facts: Sequence[Fact], cache: JournalCache) -> dict[UUID, UUID]:
+    """The runs that invoked those of the facts, which their end changes too."""
+    parents = {}
+    for key in {fact.lease.run_key for fact in facts}:
+        if key is None:
             continue
         try:
             parent = cache.info(key).parent_key
         except Run.DoesNotExist:
             continue
-        wanted[key] = frozenset((key,) if parent is None else (key, parent))
-    return wanted
+        if parent is not None:
+            parents[key] = parent
+    return parents
 
 
 def _still_there(alias: str, keys: set[UUID]) -> set[UUID]:
-    """Of runs that were not locked, those that exist: others hold them."""
-    if not keys:
+    """Of deliveries that were not locked, those that exist: others hold them or their runs. On SQLite nobody does."""
+    if not connections[alias].features.has_select_for_update:
         return set()
-    return set(Run.objects.using(alias).filter(pk__in=keys).values_list("pk", flat=True))
+    return set(Delivery.objects.using(alias).filter(pk__in=keys).values_list("pk", flat=True))
+
+
+def _runs_of(facts: Sequence[Fact], deliveries: set[UUID]) -> set[UUID | None]:
+    return {fact.lease.run_key for fact in facts if fact.lease.key in deliveries}
+
+
+def _held_by_others(alias: str, keys: set[UUID]) -> set[UUID]:
+    """Of runs that were not locked, those that exist."""
+    return set(Run.objects.using(alias).filter(pk__in=keys).values_list("pk", flat=True)) if keys else set()
 
 
 def _by_run(facts: Sequence[Fact]) -> list[list[Fact]]:
@@ -156,6 +169,7 @@ def _by_run(facts: Sequence[Fact]) -> list[list[Fact]]:
 
 def _merge(into: Written, part: Written) -> None:
     into.after.followups += part.after.followups
+    into.after.started += part.after.started
     into.after.remembered += part.after.remembered
     into.after.forgotten += part.after.forgotten
     into.after.events += part.after.events
@@ -166,9 +180,19 @@ def _merge(into: Written, part: Written) -> None:
 
 
 class Committer:
-    """The thread that writes. `done` gets the After of each committed batch, on this thread."""
+    """The thread that writes. `done` gets the After of each committed batch, on this thread.
 
-    def __init__(self, writer: Writer, done: Callable[[After], None]) -> None:
+    With `make` (SQLite, which has one writer anyway) it makes the short deliveries itself, see `short_deliveries`, and
+    then writes what they and the pool's left behind.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        done: Callable[[After], None],
+        make: Callable[[Lease], Fact | None] = lambda lease: None,
+        made: Callable[[Lease], None] = lambda lease: None,
+    ) -> None:
         self._writer = writer
         self._done = done
         self._facts: deque[Fact] = deque()
@@ -176,7 +200,8 @@ class Committer:
         self._stopping = False
         self._writing = False
         self._batch: list[Fact] = []
-        self._thread = Thread(target=self._run, name="workflow-committer", daemon=True)
+        self.short = ShortDeliveries(self._condition, make, made)
+        self.role = Role("committer", self._turn)
         self.commits = 0
 
     @property
@@ -191,10 +216,10 @@ class Committer:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return self.role.alive
 
     def start(self) -> None:
-        self._thread.start()
+        self.role.start()
 
     def put(self, fact: Fact) -> None:
         """Queue a fact. A step that emits faster than the database writes waits for it, however long it is away."""
@@ -206,37 +231,42 @@ class Committer:
 
     def _may_wait(self) -> bool:
         """Whether this thread may wait for the committer: the committer may wait for its transaction otherwise."""
-        return current_thread() is not self._thread and not connections[self._writer.alias].in_atomic_block
+        return not self.role.is_mine and not connections[self._writer.alias].in_atomic_block
 
     def stop(self, timeout: float | None = None) -> bool:
         """Write what is queued, then end. False when that took longer than `timeout` seconds."""
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self.role.wait_for_end(timeout)
 
-    def _run(self) -> None:
-        try:
-            while (batch := self._take()) is not None:
-                self._write(batch)
-        finally:
-            connections.close_all()
-
-    def _take(self) -> list[Fact] | None:
+    def _turn(self) -> bool:
         with self._condition:
-            self._writing = False
-            self._batch = []
-            self._condition.notify_all()
-            self._condition.wait_for(lambda: self._facts or self._stopping)
-            if not self._facts:
-                return None
+            self._condition.wait_for(lambda: self._facts or self.short or self._stopping)
+            if not self._facts and not self.short:
+                return False
+        if self.short and not self.short.make_some(self.role, self.put):
+            return True  # another thread has the role now
+        self._write(self._take())
+        return True
+
+    def _take(self) -> list[Fact]:
+        with self._condition:
             self._writing = True
             self._batch = [self._facts.popleft() for _ in range(min(len(self._facts), LARGEST_BATCH))]
+            self._condition.notify_all()  # steps that wait until fewer facts do
             return self._batch
 
     def _write(self, batch: list[Fact]) -> None:
         """Write a batch however long the database is away: nothing is dropped."""
+        try:
+            self._write_until_done(batch)
+        finally:
+            with self._condition:
+                self._writing = False
+                self._batch = []
+
+    def _write_until_done(self, batch: list[Fact]) -> None:
         pause, failures = FIRST_PAUSE, 0
         while batch:
             try:

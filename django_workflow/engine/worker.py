@@ -1,8 +1,9 @@
 """The worker: threads around the engine's cycle. Claims what is due, dispatches it, hands facts to the committer.
 
-Five kinds of thread: one that claims and keeps the timers, a fixed pool that makes the deliveries, the committer, one
-for the duties (heartbeat, rescue, step starts that take a while), and one for the chores of the layers above. All are
-made before the first delivery, for none can be made while an interpreter shuts down.
+One thread claims and keeps the timers, a fixed pool makes the deliveries, the committer writes, one has the duties
+(heartbeat, rescue, step starts that take a while), and one the chores of the layers above. Deliveries that were short
+the last time do not go to the pool: on SQLite the committer makes them itself, elsewhere a runner. All threads are made
+before the first delivery, for none can be made while an interpreter shuts down.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from django_workflow.engine.chores import CHORE_SECONDS, do_chore
 from django_workflow.engine.clock import SystemClock
 from django_workflow.engine.committer import Committer, Writer
 from django_workflow.engine.dispatch import Dispatcher, NotStarted, blocked_by
-from django_workflow.engine.facts import Answer, Settlement
+from django_workflow.engine.facts import Answer, Fact, Settlement
 from django_workflow.engine.flow_control import start_late
 from django_workflow.engine.leases import (
     SUSPECT_RESCUES,
@@ -46,6 +47,7 @@ from django_workflow.engine.pruner import prune_batch
 from django_workflow.engine.records import Lease
 from django_workflow.engine.session import Session
 from django_workflow.engine.shared import remember, send_signals, shared_cache
+from django_workflow.engine.short_deliveries import Durations, Runner, ShortDeliveries
 from django_workflow.engine.unit_of_work import After
 from django_workflow.engine.wake import Bell, Listeners
 
@@ -71,6 +73,7 @@ class Worker:
         self._bell = Bell(self.alias)
         self._listeners = Listeners(self.alias)
         self._leases: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
+        self._durations = Durations()
         self._announcements: queue.SimpleQueue[After | None] = queue.SimpleQueue()
         self._lock = Lock()
         self._thread = local()
@@ -88,6 +91,8 @@ class Worker:
         self._stopped = Event()
         self._threads: list[Thread] = []
         self.committer: Committer | None = None
+        self._runner: Runner | None = None
+        self._short: ShortDeliveries
         self._dispatcher: Dispatcher | None = None
 
     # Life
@@ -98,11 +103,17 @@ class Worker:
         self.key = worker.pk
         scheduler.reconcile(self.alias, self._clock.now())
         cache = shared_cache(self.alias)
+        cache.expects_deliveries = True
         self._network = Network(self.concurrency)
         self._dispatcher = Dispatcher(self.alias, cache, self._clock.now, self._network, may_start=self._may_start)
         writer = Writer(self.alias, worker.pk, cache, self._clock.now, self._may_continue)
-        self.committer = Committer(writer, self._committed)
+        self.committer = Committer(writer, self._committed, self._make, self._delivered)
         self.committer.start()
+        self._short = self.committer.short
+        if connections[self.alias].vendor != "sqlite":
+            self._runner = Runner(self._make, self._delivered, self.committer.put)
+            self._runner.role.start()
+            self._short = self._runner.short
         self._listeners.start()
         if get_settings().base_url is None and (reason := blocked_by()):
             logger.error("Deliveries in this process do not reach their workflows: %s.", reason)
@@ -126,6 +137,8 @@ class Worker:
         with suppress(DatabaseError):  # what stays leased is freed when the worker retires
             self._give_back_queued()
         clean = self._wait_until(lambda: self._in_flight == 0 and committer.idle, deadline)
+        if self._runner is not None:
+            clean = self._runner.stop(max(deadline - time.monotonic(), 0.1)) and clean
         clean = committer.stop(max(deadline - time.monotonic(), 0.1)) and clean
         self._stopped.set()
         self._bell.ring()
@@ -148,6 +161,8 @@ class Worker:
         """False when half of the pool is stuck in deliveries past their timeout, or a thread has ended."""
         if self.committer is None or not self.committer.alive:
             return False
+        if self._runner is not None and not self._runner.role.alive:
+            return False
         alive = all(thread.is_alive() for thread in self._threads)
         return alive and len(self._overdue) * 2 < self.concurrency
 
@@ -168,7 +183,7 @@ class Worker:
         return done()
 
     def _give_back_queued(self) -> None:
-        leases = []
+        leases = self._short.take_all()
         with suppress(queue.Empty):
             while (lease := self._leases.get_nowait()) is not None:
                 leases.append(lease)
@@ -212,6 +227,8 @@ class Worker:
         assert self.key is not None
         claimed = claim(self.alias, self.key, now, free)
         self._backlog = len(claimed.leases) == max(free, 0)
+        with suppress(DatabaseError):  # then each delivery reads its own
+            shared_cache(self.alias).load(lease.run_key for lease in claimed.leases if lease.run_key is not None)
         self._take(claimed.leases)
         instants = [at for at in (claimed.next_due_at, cycle.next_timer(self.alias)) if at is not None]
         pause = min(((at - self._clock.now()).total_seconds() for at in instants), default=IDLE_POLL)
@@ -221,11 +238,16 @@ class Worker:
         with self._lock:
             self._in_flight += len(leases)
             self._held.update({(lease.key, lease.fence): lease for lease in leases})
+        short = []
         for lease in leases:
-            if lease.rescues < SUSPECT_RESCUES:
-                self._leases.put(lease)
-            else:
+            if lease.rescues >= SUSPECT_RESCUES:
                 self._suspects.append(lease)
+            elif self._durations.is_short(lease):
+                short.append(lease)
+            else:
+                self._leases.put(lease)
+        if short:
+            self._short.add(short)
         if self._suspects:
             self._start_suspect()
 
@@ -242,9 +264,12 @@ class Worker:
     # Deliveries
 
     def _pool_loop(self) -> None:
+        assert self.committer is not None
         while (lease := self._leases.get()) is not None:
             try:
-                self._deliver(lease)
+                fact = self._make(lease)
+                if fact is not None:
+                    self.committer.put(fact)
             finally:
                 self._delivered(lease)
 
@@ -279,30 +304,41 @@ class Worker:
         if self._suspects:
             self._start_suspect()
 
-    def _deliver(self, lease: Lease) -> None:
+    def _make(self, lease: Lease) -> Fact | None:
+        """Make a delivery; the fact that it leaves behind, None when there is nothing left to write. Raises nothing."""
         assert self._dispatcher is not None
         assert self.committer is not None
-        started_at = self._clock.now()
+        started_at, started = self._clock.now(), time.monotonic()
         try:
             self._drop_broken_connections()
             if lease.rescues and not count_start(self.alias, lease):
-                return
+                return None
             dispatched = self._dispatcher.dispatch(lease, self.committer.put, self._opened)
         except NotStarted:
-            return
+            return None
         except (OperationalError, InterfaceError) as error:
             # The journal could not be read: the endpoint was not called, so this was no attempt.
             self._note("journals", error)
-            return
+            return None
         except BaseException as error:
             logger.exception("Delivery %s could not be made.", lease.key)
             answer = Answer(status=0, error=f"{type(error).__name__}: {error}")
-            self.committer.put(Settlement(lease, (), answer, started_at, self._clock.now()))
-            return
+            return Settlement(lease, (), answer, started_at, self._clock.now())
+        finally:
+            self._durations.note(lease, time.monotonic() - started)
+            self._leave_no_transaction()
         if dispatched.after is not None:
             self._committed(dispatched.after)
-        else:
-            self.committer.put(dispatched.settlement)
+            return None
+        return dispatched.settlement
+
+    def _leave_no_transaction(self) -> None:
+        """A function that began a transaction by hand and did not end it would take others' writes into it."""
+        connection = connections[self.alias]
+        if connection.in_atomic_block or (connection.connection is not None and not connection.get_autocommit()):
+            logger.error("A step left its database connection inside a transaction; what it did not commit is undone.")
+            connection.close()
+            del connections[self.alias]
 
     def _opened(self, session: Session) -> None:
         with self._lock:
@@ -355,6 +391,7 @@ class Worker:
         observer = Observer(get_settings().worker_timeout)
         next_beat, next_prune = 0.0, time.monotonic() + PRUNE_INTERVAL
         while not self._stopped.wait(DUTY_INTERVAL):
+            self._watch_roles()
             self._tell_starts()
             if time.monotonic() < next_beat:
                 continue
@@ -367,6 +404,12 @@ class Worker:
                         next_prune = 0.0
             except Exception as error:
                 self._note("heartbeat", error)
+
+    def _watch_roles(self) -> None:
+        assert self.committer is not None
+        self.committer.role.watch()
+        if self._runner is not None:
+            self._runner.role.watch()
 
     def _beat(self, observer: Observer) -> None:
         assert self.key is not None
