@@ -120,14 +120,14 @@ class MetaHeaders(Mapping[str, str]):
         self._meta = meta
 
     def __getitem__(self, name: str) -> str:
-        return utf8_value(self._meta[_meta_key(name)])
+        return utf8_value(self._meta[meta_key(name)])
 
     def get(self, name: str, default: Any = None) -> Any:
-        value = self._meta.get(_meta_key(name))
+        value = self._meta.get(meta_key(name))
         return default if value is None else utf8_value(value)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and _meta_key(name) in self._meta
+        return isinstance(name, str) and meta_key(name) in self._meta
 
     def __iter__(self) -> Iterator[str]:
         for key, value in self._meta.items():
@@ -144,6 +144,7 @@ _UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 
 @lru_cache(maxsize=512)
-def _meta_key(name: str) -> str:
+def meta_key(name: str) -> str:
+    """A header's name as it stands in META, and in a WSGI environ."""
     key = name.replace("-", "_").upper()
     return key if key in _UNPREFIXED else f"HTTP_{key}"

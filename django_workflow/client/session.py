@@ -11,16 +11,20 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from django_workflow.protocol.steps import Step
+from django_workflow.replay.journal import Journal
 
 SESSION_KEY = "django_workflow.session"
 
 
 class DeliverySession(Protocol):
-    """What `serve` may know of it: that it exists, and how to say that a step's function starts."""
+    """What `serve` may know of it: that it exists, its journal, and how to say that a step's function starts."""
 
     run_id: str
 
     def step_started(self, step: Step) -> None: ...
+
+    def replay(self) -> Journal | None:
+        """The run's journal, when it need not be made from its messages; for this delivery alone."""
 
 
 current_session: ContextVar[DeliverySession | None] = ContextVar("django_workflow_session", default=None)

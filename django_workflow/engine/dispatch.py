@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from django.conf import settings as django_settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
-from django.http import HttpResponse
-from django.urls import NoReverseMatch, reverse
+from django.http import HttpRequest, HttpResponse
+from django.urls import NoReverseMatch, ResolverMatch, reverse
+from django.utils.translation import get_language
 
 from django_workflow.client.session import SESSION_KEY, current_session
 from django_workflow.client.urls import INTERNAL_ORIGIN
@@ -32,10 +33,13 @@ from django_workflow.engine.network import Network
 from django_workflow.engine.records import Lease, RunInfo, StoredMessage, raw
 from django_workflow.engine.session import Session
 from django_workflow.engine.unit_of_work import After
+from django_workflow.machine_views import meta_key
 from django_workflow.models import Delivery
 from django_workflow.protocol import headers as names
 from django_workflow.protocol.signature import sign
 from django_workflow.protocol.steps import CallType, JournalMessage, encode_messages
+
+MOST_ADDRESSES = 1024
 
 logger = logging.getLogger("django_workflow.engine")
 # Every call that was made, at DEBUG, with its `settlement`; the development server shows them.
@@ -105,7 +109,7 @@ class Dispatcher:
         if not self.trusted:
             headers[names.SIGNATURE] = self._signature(lease.destination, body)
             return None, self._call(internal_request(lease.destination, headers, body, None), info.run_id)
-        session = Session(lease, info, journal, self.now, report)
+        session = Session(lease, info, journal, self.cache, self.now, report)
         if opened is not None:
             opened(session)
         token = current_session.set(session)
@@ -258,10 +262,32 @@ def blocked_by() -> str | None:
 # In-process requests: real requests without sockets, signals or connection handling.
 
 
+class _Handler(WSGIHandler):
+    """Finds the view of an address once: the deliveries of a project go to a few addresses again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._matches: dict[tuple[str, str | None, str], ResolverMatch] = {}
+
+    def resolve_request(self, request: HttpRequest) -> ResolverMatch:
+        if hasattr(request, "urlconf"):  # a middleware chose another one for this request
+            return super().resolve_request(request)
+        key = (django_settings.ROOT_URLCONF, get_language(), request.path_info)
+        found = self._matches.get(key)
+        if found is None:
+            found = super().resolve_request(request)
+            if len(self._matches) < MOST_ADDRESSES:
+                self._matches[key] = found
+        match = ResolverMatch.__new__(ResolverMatch)
+        match.__dict__.update(found.__dict__, kwargs=dict(found.kwargs))  # middlewares may change those
+        request.resolver_match = match
+        return match
+
+
 @cache
 def handler() -> WSGIHandler:
     """The project's request handler with its middleware, loaded once per process."""
-    return WSGIHandler()
+    return _Handler()
 
 
 def internal_host() -> str:
@@ -280,12 +306,12 @@ def internal_request(
     url: str, headers: dict[str, str], body: bytes, session: Session | None, method: str = "POST"
 ) -> WSGIRequest:
     """A request to `url` as the project's handler takes it. `session` marks it as the engine's own."""
-    parts = urlsplit(url)
+    path_info, query = _target(url)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(parts.path).decode("latin-1"),
-        "QUERY_STRING": parts.query,
+        "PATH_INFO": path_info,
+        "QUERY_STRING": query,
         "CONTENT_LENGTH": str(len(body)),
         "SERVER_PROTOCOL": "HTTP/1.1",
         "SERVER_NAME": "workflow.internal",
@@ -297,8 +323,13 @@ def internal_request(
         "wsgi.errors": io.StringIO(),
     }
     for name, value in headers.items():
-        key = name.upper().replace("-", "_")
-        environ["CONTENT_TYPE" if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+        environ[meta_key(name)] = value
     if session is not None:
         environ[SESSION_KEY] = session
     return WSGIRequest(environ)
+
+
+@lru_cache(maxsize=512)
+def _target(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return unquote_to_bytes(parts.path).decode("latin-1"), parts.query

@@ -7,30 +7,37 @@ database. Bounded by the bytes of its bodies; the run used longest ago goes firs
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from threading import Lock
 from uuid import UUID
 
 from django_workflow.engine.addresses import is_own
 from django_workflow.engine.records import RunInfo, decode_config, milliseconds, raw
+from django_workflow.errors import StepError
 from django_workflow.models import JournalEntry, Run
 from django_workflow.protocol.identifiers import message_id_of
 from django_workflow.protocol.steps import CallType, JournalMessage
+from django_workflow.replay.journal import Journal
 
 DEFAULT_BYTES = 64 * 1024 * 1024
 MESSAGE_BYTES = 400  # what a message takes besides its body, its decoded step included
 
 
 class CachedRun:
-    __slots__ = ("bytes", "info", "messages")
+    __slots__ = ("bytes", "info", "messages", "replayed", "replayed_messages")
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info
         self.messages = [journal_message(info.key, info.payload, info.payload_is_base64)]
         self.bytes = len(info.payload) + 512
+        self.replayed = Journal()
+        self.replayed_messages = 1
 
 
 class JournalCache:
     def __init__(self, alias: str, max_bytes: int = DEFAULT_BYTES) -> None:
+        self.expects_deliveries = False
+        """Whether a worker runs in this process; a web process has no use for the runs that it starts."""
         self._alias = alias
         self._max_bytes = max_bytes
         self._runs: OrderedDict[UUID, CachedRun] = OrderedDict()
@@ -47,6 +54,36 @@ class JournalCache:
         if len(cached.messages) < length:
             self._load(cached, length)
         return cached.messages[:length]
+
+    def replay(self, run_key: UUID, length: int) -> Journal | None:
+        """The first `length` messages as the replay reads them, when that is the whole of what is known of the run.
+
+        It is made once and grows, so it is for a run's only delivery: whoever asks next may change it. None when there
+        is more or less, or something in it is no step.
+        """
+        with self._lock:
+            cached = self._runs.get(run_key)
+            if cached is None or len(cached.messages) != length or cached.replayed_messages > length:
+                return None
+            try:
+                cached.replayed.extend(cached.messages[cached.replayed_messages :])
+            except StepError:
+                return None
+            cached.replayed_messages = length
+            return cached.replayed
+
+    def start(self, info: RunInfo) -> None:
+        """Remember a run that was committed, where its deliveries are made: its journal has only its payload."""
+        if self.expects_deliveries:
+            self._keep(CachedRun(info))
+
+    def load(self, run_keys: Iterable[UUID]) -> None:
+        """Read what never changes about these runs with one query, as far as it is not known."""
+        with self._lock:
+            missing = set(run_keys) - self._runs.keys()
+        if missing:
+            for run in Run.objects.using(self._alias).select_related("first_run").filter(pk__in=missing):
+                self._keep(CachedRun(info_of(run)))
 
     def append(self, run_key: UUID, position: int, message: JournalMessage) -> None:
         """Remember a message that was committed at `position`; ignored unless it continues what is cached."""
@@ -68,11 +105,13 @@ class JournalCache:
             if cached is not None:
                 self._runs.move_to_end(run_key)
                 return cached
-        cached = CachedRun(read_info(self._alias, run_key))
+        return self._keep(CachedRun(read_info(self._alias, run_key)))
+
+    def _keep(self, cached: CachedRun) -> CachedRun:
         if cached.info.config.awaits_sdk:  # its configuration is still to come, maybe to another process
             return cached
         with self._lock:
-            winner = self._runs.setdefault(run_key, cached)
+            winner = self._runs.setdefault(cached.info.key, cached)
             if winner is cached:
                 self._grow(cached, 0, new=True)
             return winner

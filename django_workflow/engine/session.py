@@ -13,12 +13,14 @@ from typing import Any
 import msgspec
 
 from django_workflow.engine.facts import Emitted, Fact, StepStarted, Taken
+from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.records import Lease, RunInfo
 from django_workflow.engine.unit_of_work import After
 from django_workflow.protocol.identifiers import message_id_of, uuid7
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import Batch, CancelRun, EngineRequest, FinishRun, Publish, Published, Wait
 from django_workflow.protocol.steps import JournalMessage, Step
+from django_workflow.replay.journal import Journal
 from django_workflow.replay.port import PROGRESS_EVENT
 
 _encoder = msgspec.json.Encoder()
@@ -32,6 +34,7 @@ class Session:
         lease: Lease,
         info: RunInfo,
         journal: list[JournalMessage],
+        cache: JournalCache,
         now: Callable[[], datetime],
         report: Callable[[Fact], None],
     ) -> None:
@@ -45,9 +48,13 @@ class Session:
         self.step_started_at = now()
         self.atomic = False
         self.start_told = False
+        self._cache = cache
         self._now = now
         self._report = report
         self._held_back: list[Fact] = []
+
+    def replay(self) -> Journal | None:
+        return self._cache.replay(self.info.key, len(self.journal)) if self.lease.solo else None
 
     def step_started(self, step: Step) -> None:
         """A step's function starts. Told to the watchers only when it takes a while, or with its result."""

@@ -28,6 +28,8 @@ if hasattr(os, "register_at_fork"):
 def remember(alias: str, after: After) -> None:
     """Put what was committed into the journals in memory."""
     journals = shared_cache(alias)
+    for info in after.started:
+        journals.start(info)
     for run_key, position, message in after.remembered:
         journals.append(run_key, position, message)
     for run_key in after.forgotten:

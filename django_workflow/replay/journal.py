@@ -45,15 +45,20 @@ class Journal:
         Raises StepError when a message is no step. Source: the SDKs, which tolerate messages that come twice.
         """
         journal = cls()
-        append = journal.append
-        for message in islice(messages, 1, None):
+        journal.extend(islice(messages, 1, None))
+        return journal
+
+    def extend(self, messages: Iterable[JournalMessage]) -> None:
+        """Add the steps of further messages. Raises StepError when one is none; nothing is added then."""
+        steps = []
+        for message in messages:
             if message.call_type == STEP:
                 try:
-                    step = message.step
+                    steps.append(message.step)
                 except msgspec.MsgspecError as error:
                     raise StepError(f"Message {message.message_id} of the journal is not a step: {error}") from error
-                append(step)
-        return journal
+        for step in steps:
+            self.append(step)
 
     def entry(self, number: int) -> Step | None:
         """What is recorded under a number: the step's result, or its plan; None for a step that is new."""

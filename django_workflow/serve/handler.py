@@ -107,7 +107,9 @@ def execute(call: EndpointCall) -> EndpointResponse:
         call.observer.arrived()
     submitter = call.submitter()
     try:
-        journal = Journal.from_messages(steps.messages)
+        journal = call.session.replay() if call.session is not None else None
+        if journal is None:
+            journal = Journal.from_messages(steps.messages)
         if journal.is_last_duplicate:
             logger.info("run %s got a step twice; the second is dropped", call.run_id, extra={"run_id": call.run_id})
             return responses.acknowledged(call.run_id, responses.DUPLICATE_STEP)
