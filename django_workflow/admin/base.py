@@ -87,6 +87,11 @@ def url_or_blank(name: str, *args: Any) -> str:
         return ""
 
 
+def realtime_source() -> str:
+    """The folder of the realtime URLs, which the browser's transports start from; "" when the project has none."""
+    return url_or_blank("django_workflow:realtime-poll").removesuffix("poll/")
+
+
 def preformatted(text: str) -> SafeString | None:
     """Text as it is, in its lines; never as HTML."""
     return format_html('<pre class="wfa-pre">{}</pre>', text) if text else None

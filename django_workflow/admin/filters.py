@@ -43,7 +43,7 @@ class ConditionFilter(admin.SimpleListFilter):
 
     def get_facet_counts(self, pk_attname: str, filtered_qs: Any) -> dict[str, Any]:
         return {
-            f"{index}__c": Count("pk", filter=self.condition(str(choice), filtered_qs))
+            f"{index}__c": Count("status", filter=self.condition(str(choice), filtered_qs))
             for index, (choice, _title) in enumerate(self.lookup_choices)
         }
 
@@ -58,7 +58,7 @@ class ColumnFilter(ConditionFilter):
 
     def get_facet_queryset(self, changelist: Any) -> dict[str, int]:
         runs = changelist.get_queryset(self.request, exclude_parameters=self.expected_parameters())
-        grouped = runs.order_by().values(self.column).annotate(number=Count("pk"))
+        grouped = runs.order_by().values(self.column).annotate(number=Count("*"))
         numbers = {str(row[self.column]): row["number"] for row in grouped}
         return {
             f"{index}__c": self.count(str(choice), numbers)

@@ -137,7 +137,7 @@ def counts(runs: models.QuerySet[Run], summary: Summary) -> Counts:
         .filter(created_at__gte=summary.first)
         .annotate(beginning=_Beginning("created_at", length))
         .values_list("beginning", "status")
-        .annotate(number=Count("pk"))
+        .annotate(number=Count("*"))
     )
 
 

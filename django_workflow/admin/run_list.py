@@ -134,7 +134,7 @@ def with_numbers(runs: list[Run]) -> list[Run]:
         return runs
     alias = runs[0]._state.db
     failed = Attempt.objects.using(alias).filter(run=OuterRef("pk"), retry_at__isnull=False).order_by().values("run")
-    number = Subquery(failed.annotate(number=Count("pk")).values("number"))
+    number = Subquery(failed.annotate(number=Count("*")).values("number"))
     found = (
         lookup.with_step_count(Run.objects.using(alias).filter(pk__in=[run.pk for run in runs]))
         .annotate(retry_count=Coalesce(number, 0))

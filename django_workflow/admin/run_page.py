@@ -1,29 +1,43 @@
-"""What the page of a run shows, as data for its template: facts, the *why* line, and tables in pages of 200 rows.
+"""What the page of a run shows, as data for its template: facts, the *why* line, and one of five views.
 
-Comes from `RunAdmin`; ten queries or so, however long the run's history is.
+Comes from `RunAdmin`; no more than twelve queries, however long the run's history is.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
 
 from django.contrib.admin.utils import quote
 from django.core.paginator import Page, Paginator
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
+from django_workflow.admin import timeline
+from django_workflow.admin.engine_bar import engine_bar
 from django_workflow.admin.status import badge_of, status_badge
-from django_workflow.models import Attempt, ChannelEvent, DeadLetter, Run, Step, Waiter
+from django_workflow.admin.zoom import Zoom
+from django_workflow.models import Attempt, ChannelEvent, Run, Step, Waiter
+from django_workflow.models.channel_event import format_position
 from django_workflow.presentation import values
 from django_workflow.presentation.words import first_line, progress_text, running_time, why_text
+from django_workflow.realtime import history
 from django_workflow.realtime.lengths import length_text
+from django_workflow.realtime.stores import StoreUnavailable
+
+logger = logging.getLogger("django_workflow.admin")
 
 ROWS = 200
+TIMELINE_ROWS = 500
+SESSION_KEY = "django_workflow_run_view"
 PREVIEW = 80
 LARGEST_INLINE = 8 * 1024
 LARGEST_OPEN = 4 * 1024
@@ -61,11 +75,15 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
+    """`attempts` are its failed ones, oldest first."""
+
     step: Step
     badge: SafeString
     length: str
+    delay: str
     result: Value | None
     preview: str
+    attempts: list[AttemptRow]
 
     @property
     def error_line(self) -> str:
@@ -96,33 +114,71 @@ class WaiterRow:
     answer: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tab:
+    name: str
+    title: str
+    url: str
+    is_current: bool
+
+
 def run_page(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
-    """The template's context."""
-    open_steps = list(run.steps.filter(status__in=Step.OPEN).order_by("step_id")[:ROWS])
+    """The template's context: what stands on every view of the page, and the view that was asked for."""
+    view = chosen_view(request)
+    cursor = "" if run.is_finished else _newest_event(run.run_id)  # before what is shown: nothing falls in between
+    step_count = run.steps.count()
+    shown = _VIEWS[view](request, run, now)
+    open_steps = list(run.steps.filter(status__in=Step.OPEN).order_by("step_id")[:ROWS]) if not run.is_finished else []
     deliveries = list(run.deliveries.order_by("due_at").defer("body", "config")[:ROWS])
-    steps = _steps(request, run, now)
     length = running_time(run, now)
     children = list(_briefly(run.children, "parent")[: RELATED_RUNS + 1])
     return {
         "run": run,
+        "view": view,
+        "tabs": [Tab(name, str(title), _with(request, view=name), name == view) for name, title in TABS.items()],
         "badge": badge_of(run),
         "why": why_text(run, now, open_steps=open_steps, deliveries=deliveries),
-        "progress": progress_text(run, steps.total),
+        "progress": progress_text(run, step_count),
+        "step_count": step_count,
         "length": "" if length is None else length_text(length),
         "workflow_url": _list_url(workflow=run.workflow),
         "label_urls": [(label, _list_url(label=label)) for label in run.label_list],
         "payload": value_of(values.payload_of(run), run, "payload"),
         "result": value_of(values.result_of(run), run, "result"),
-        "steps": steps,
-        "attempts": _attempts(request, run),
-        "events": _events(request, run),
-        "waiters": _waiters(request, run),
-        "dead_letter": DeadLetter.objects.using(run._state.db).filter(run=run).only("pk", "failure_state").first(),
+        "dead_letter": getattr(run, "dead_letter", None),
         "children": children[:RELATED_RUNS],
         "children_url": _list_url(parent__id__exact=str(run.pk)) if len(children) > RELATED_RUNS else "",
         "resumed_as": _briefly(run.resumed_as, "resumed_from")[:RELATED_RUNS],
         "related": _related_object(run),
+        "engine_bar": None if run.is_finished else engine_bar(now),
+        "cursor": cursor,
+        **shown,
     }
+
+
+def _newest_event(run_id: str) -> str:
+    """The id of the channel's newest event; "" when the store is away, and the page asks from time to time."""
+    try:
+        return format_position(history.newest(run_id))
+    except StoreUnavailable as error:
+        logger.warning("The page of run %s is shown without the store: %s", run_id, error)
+        return ""
+
+
+def chosen_view(request: HttpRequest) -> str:
+    """The view that the address names, which is remembered; else the one that this user looked at last."""
+    asked = request.GET.get("view", "")
+    if asked in TABS:
+        if request.session.get(SESSION_KEY) != asked:
+            request.session[SESSION_KEY] = asked
+        return asked
+    remembered = request.session.get(SESSION_KEY)
+    return remembered if remembered in TABS else next(iter(TABS))
+
+
+def _with(request: HttpRequest, **parameters: str) -> str:
+    """This page's address with these parameters alone."""
+    return "?" + urlencode(parameters)
 
 
 def _briefly(related: Any, link: str) -> QuerySet[Run]:
@@ -143,8 +199,8 @@ def _value_url(run: Run, name: str, *more: int) -> str:
     return reverse("admin:django_workflow_run_value", args=[quote(run.pk), name, *more])
 
 
-def _page(request: HttpRequest, rows: QuerySet[Any], name: str) -> Page[Any]:
-    return Paginator(rows, ROWS).get_page(request.GET.get(_parameter(name)))
+def _page(request: HttpRequest, rows: QuerySet[Any], name: str, size: int = ROWS) -> Page[Any]:
+    return Paginator(rows, size).get_page(request.GET.get(_parameter(name)))
 
 
 def _table(request: HttpRequest, name: str, rows: list[T], page: Page[Any]) -> Table[T]:
@@ -165,48 +221,103 @@ def _parameter(name: str) -> str:
     return f"{name}_page"
 
 
-def _steps(request: HttpRequest, run: Run, now: datetime) -> Table[StepRow]:
-    page = _page(request, run.steps.order_by("step_id"), "steps")
+# The views
+
+
+def _timeline(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
+    """Bars of up to `TIMELINE_ROWS` steps; `?scale=`, and `?from=` and `?to=` in milliseconds since the beginning."""
+    page = _page(request, run.steps.order_by("step_id"), "steps", TIMELINE_ROWS)
+    steps: list[Step] = list(page)
+    attempts = run.attempts.filter(step_id__isnull=False).defer("response_headers", "response_body", "error")
+    if page.paginator.num_pages > 1 and steps:
+        attempts = attempts.filter(step_id__range=(steps[0].step_id, steps[-1].step_id))
+    scale = request.GET.get("scale", "")
+    whole = timeline.whole_window(run, steps, now, scale if scale in timeline.SCALES else timeline.SCALES[0])
+    zoom = Zoom.of(request, whole)
+    since = steps[0].queued_at or whole.start if steps and steps[0].step_id > 1 else run.created_at
+    drawn = timeline.draw(run, steps, list(attempts.order_by("started_at", "pk")), zoom.window, now, since)
+    scales = [(name, title, zoom.url(scale=name), name == whole.scale) for name, title in SCALE_TITLES.items()]
+    return {
+        "steps": _table(request, "steps", steps, page),
+        "timeline": drawn,
+        "zoom": zoom.links(drawn.scale),
+        "is_zoomed": zoom.is_zoomed,
+        "scales": scales,
+    }
+
+
+def _steps(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
+    """The table; `?only=errors`, `?order=end`."""
+    only_errors, from_end = request.GET.get("only") == "errors", request.GET.get("order") == "end"
+    failed = Q(status__in=(Step.Status.FAILED, Step.Status.RETRYING)) | Q(attempts__gt=1) | ~Q(error="")
+    rows = run.steps.filter(failed) if only_errors else run.steps.all()
+    page = _page(request, rows.order_by("-step_id" if from_end else "step_id"), "steps")
     steps: list[Step] = list(page)
     results = values.step_results(run, steps, largest=LARGEST_INLINE)
-    redacted = values.is_redacted(run)
-    rows = []
-    for step in steps:
-        length = running_time(step, now)
-        value = results.get(step.step_id)
-        result = value_of(value, run, "step", step.step_id)
-        if result is None and step.position is not None and step.preview:
-            # Too long to be read for a table: the preview, and the file.
-            result = Value("", _value_url(run, "step", step.step_id))
-        one_line = step.preview if value is None else values.on_one_line(value)
-        if redacted and step.preview:
-            one_line = values.REDACTED
-        rows.append(
-            StepRow(
-                step=step,
-                badge=badge_of(step),
-                length="" if length is None else length_text(length),
-                result=result,
-                preview=first_line(one_line, PREVIEW),
-            )
-        )
-    return _table(request, "steps", rows, page)
+    attempts = _attempts_by_step(run, steps)
+    shown = [_step_row(run, step, results, attempts.get(step.step_id, []), now) for step in steps]
+    view = {"view": "steps", **({"only": "errors"} if only_errors else {}), **({"order": "end"} if from_end else {})}
+    return {
+        "steps": _table(request, "steps", shown, page),
+        "only_errors": only_errors,
+        "from_end": from_end,
+        "all_url": _with(request, **{name: value for name, value in view.items() if name != "only"}),
+        "errors_url": _with(request, **{**view, "only": "errors"}),
+        "error_count": page.paginator.count if only_errors else run.steps.filter(failed).count(),
+        "start_url": _with(request, **{name: value for name, value in view.items() if name != "order"}),
+        "end_url": _with(request, **{**view, "order": "end"}),
+    }
 
 
-def _attempts(request: HttpRequest, run: Run) -> Table[AttemptRow]:
+def _step_row(run: Run, step: Step, results: dict[int, Any], attempts: list[AttemptRow], now: datetime) -> StepRow:
+    length = running_time(step, now)
+    value = results.get(step.step_id)
+    result = value_of(value, run, "step", step.step_id)
+    if result is None and step.position is not None and step.preview:
+        # Too long to be read for a table: the preview, and the file.
+        result = Value("", _value_url(run, "step", step.step_id))
+    one_line = step.preview if value is None else values.on_one_line(value)
+    if step.preview and values.is_redacted(run):
+        one_line = values.REDACTED
+    delay = step.started_at - step.queued_at if step.started_at and step.queued_at else None
+    return StepRow(
+        step=step,
+        badge=badge_of(step),
+        length="" if length is None else length_text(length),
+        delay=length_text(delay) if delay and delay > timedelta(0) else "",
+        result=result,
+        preview=first_line(one_line, PREVIEW),
+        attempts=attempts,
+    )
+
+
+def _attempts_by_step(run: Run, steps: list[Step]) -> dict[int, list[AttemptRow]]:
+    """Failed attempts of these steps, in one query; none when no step has any."""
+    tried = [step.step_id for step in steps if step.attempts > 1 or step.error]
+    found: dict[int, list[AttemptRow]] = {}
+    if tried:
+        attempts = run.attempts.filter(step_id__gte=min(tried), step_id__lte=max(tried))
+        for attempt in attempts.order_by("started_at", "pk")[:ROWS]:
+            found.setdefault(attempt.step_id or 0, []).append(_attempt_row(attempt, redacted=values.is_redacted(run)))
+    return found
+
+
+def _attempts(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
+    """Failed attempts, and what the engine has to do for the run."""
     page = _page(request, run.attempts.order_by("started_at", "pk"), "attempts")
     redacted = values.is_redacted(run)
-    rows = [
-        AttemptRow(
-            attempt=attempt,
-            length=length_text(attempt.finished_at - attempt.started_at),
-            error_line=first_line(attempt.error, PREVIEW),
-            headers=values.headers_text(attempt.response_headers),
-            body=values.REDACTED if redacted and attempt.response_body else _body_text(attempt.response_body),
-        )
-        for attempt in page
-    ]
-    return _table(request, "attempts", rows, page)
+    rows = [_attempt_row(attempt, redacted=redacted) for attempt in page]
+    return {"attempts": _table(request, "attempts", rows, page)}
+
+
+def _attempt_row(attempt: Attempt, *, redacted: bool) -> AttemptRow:
+    return AttemptRow(
+        attempt=attempt,
+        length=length_text(attempt.finished_at - attempt.started_at),
+        error_line=first_line(attempt.error, PREVIEW),
+        headers=values.headers_text(attempt.response_headers),
+        body=values.REDACTED if redacted and attempt.response_body else _body_text(attempt.response_body),
+    )
 
 
 def _body_text(body: str) -> str:
@@ -214,7 +325,8 @@ def _body_text(body: str) -> str:
     return "" if value is None else values.laid_out(value)[:LARGEST_INLINE]
 
 
-def _events(request: HttpRequest, run: Run) -> Table[EventRow]:
+def _events(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
+    """What the run waits or waited for, and the events of its channel."""
     events = ChannelEvent.objects.using(run._state.db).filter(channel=run.run_id).order_by("position")
     page = _page(request, events, "events")
     redacted = values.is_redacted(run)
@@ -224,7 +336,7 @@ def _events(request: HttpRequest, run: Run) -> Table[EventRow]:
         fields = data if isinstance(data, dict) else {}
         text = values.on_one_line(data)[:LARGEST_INLINE]
         rows.append(EventRow(event, str(fields.get("type", "")), str(fields.get("stepName", "")), text))
-    return _table(request, "events", rows, page)
+    return {"events": _table(request, "events", rows, page), "waiters": _waiters(request, run)}
 
 
 def _waiters(request: HttpRequest, run: Run) -> Table[WaiterRow]:
@@ -261,3 +373,93 @@ def _related_object(run: Run) -> tuple[str, str] | None:
         return name, reverse(f"admin:{content_type.app_label}_{content_type.model}_change", args=[quote(run.object_id)])
     except NoReverseMatch:
         return name, ""
+
+
+def _raw(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
+    return {"raw": value_of(run_as_json(run, most_steps=ROWS), run, "run")}
+
+
+def run_as_json(run: Run, most_steps: int | None = None) -> dict[str, Any]:
+    """The rows of a run as JSON types, with values masked as everywhere: the Raw view, and the file to download."""
+    steps: list[Step] = list(run.steps.order_by("step_id")[:most_steps])
+    results = values.step_results(run, steps)
+    redacted = values.is_redacted(run)
+    described = {name: getattr(run, name) for name in _RUN_FIELDS}
+    return {
+        **{name: _plain(value) for name, value in described.items()},
+        "labels": run.label_list,
+        "payload": values.payload_of(run),
+        "result": values.result_of(run),
+        "steps": [
+            {**{name: _plain(getattr(step, name)) for name in _STEP_FIELDS}, "result": results.get(step.step_id)}
+            for step in steps
+        ],
+        "failed_attempts": [
+            {
+                **{name: _plain(getattr(attempt, name)) for name in _ATTEMPT_FIELDS},
+                "response_headers": values.headers_text(attempt.response_headers).splitlines(),
+                "response_body": values.REDACTED if redacted else values.parsed(attempt.response_body),
+            }
+            for attempt in run.attempts.order_by("started_at", "pk")[:most_steps]
+        ],
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+_RUN_FIELDS = (
+    "run_id",
+    "workflow",
+    "url",
+    "status",
+    "why",
+    "summary",
+    "error",
+    "error_step",
+    "trigger_kind",
+    "engine",
+    "flow_key",
+    "code_version",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "due_at",
+    "deadline_at",
+)
+_STEP_FIELDS = (
+    "step_id",
+    "name",
+    "step_type",
+    "status",
+    "concurrent",
+    "attempts",
+    "queued_at",
+    "started_at",
+    "finished_at",
+    "due_at",
+    "event_id",
+    "error",
+)
+_ATTEMPT_FIELDS = ("step_id", "step_name", "number", "status", "error", "started_at", "finished_at", "retry_at")
+
+TABS = {
+    "timeline": gettext_lazy("Timeline"),
+    "steps": gettext_lazy("Steps"),
+    "events": gettext_lazy("Events"),
+    "attempts": gettext_lazy("Attempts and logs"),
+    "raw": gettext_lazy("Raw"),
+}
+_VIEWS: dict[str, Callable[[HttpRequest, Run, datetime], dict[str, Any]]] = {
+    "timeline": _timeline,
+    "steps": _steps,
+    "events": _events,
+    "attempts": _attempts,
+    "raw": _raw,
+}
+SCALE_TITLES = {
+    "fold": gettext_lazy("Fold pauses"),
+    "linear": gettext_lazy("Linear"),
+    "log": gettext_lazy("Logarithmic"),
+}

@@ -20,10 +20,10 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from django_workflow.admin.base import ReadOnlyAdmin, run_url, time_cell, url_or_blank
+from django_workflow.admin.base import ReadOnlyAdmin, realtime_source, run_url, time_cell, url_or_blank
 from django_workflow.admin.engine_bar import engine_bar
 from django_workflow.admin.export import FORMATS, export
 from django_workflow.admin.filters import (
@@ -37,7 +37,7 @@ from django_workflow.admin.filters import (
     WorkflowFilter,
 )
 from django_workflow.admin.run_list import RunList, RunPaginator
-from django_workflow.admin.run_page import run_page
+from django_workflow.admin.run_page import run_as_json, run_page
 from django_workflow.admin.status import badge_of
 from django_workflow.conf import get_settings
 from django_workflow.engine.pruner import delete_runs
@@ -62,7 +62,6 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         "summary_column",
         "progress_column",
         "started_column",
-        "retries_column",
         "trigger_column",
     )
     list_display_links = ("run_column",)
@@ -121,7 +120,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         shown = {
             "engine_bar": engine_bar(now),
             "loaded_at": now,
-            "realtime_source": url_or_blank("django_workflow:realtime-poll").removesuffix("poll/"),
+            "realtime_source": realtime_source(),
             "workflows_url": url_or_blank("admin:django_workflow_workflows"),
         }
         return super().changelist_view(request, {**shown, **(extra_context or {})})
@@ -178,8 +177,14 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         return format_html('{}<div class="wfa-labels">{}</div>', line, labels)
 
     @admin.display(description=_("progress"))
-    def progress_column(self, run: Run) -> str:
-        return progress_text(run, getattr(run, "step_count", 0), getattr(run, "open_steps", ()))
+    def progress_column(self, run: Run) -> SafeString | str:
+        """How far it is, and how often steps of it were tried again."""
+        text = progress_text(run, getattr(run, "step_count", 0), getattr(run, "open_steps", ()))
+        if not (retries := getattr(run, "retry_count", 0)):
+            return text
+        return format_html(
+            '{}<br><span class="wfa-quiet">{}</span>', text, ngettext("%d retry", "%d retries", retries) % retries
+        )
 
     @admin.display(description=_("started"), ordering="started_at")
     def started_column(self, run: Run) -> SafeString | None:
@@ -188,10 +193,6 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         if length is None:
             return None
         return format_html('{}<br><span class="wfa-quiet">{}</span>', time_cell(run.started_at), length_text(length))
-
-    @admin.display(description=_("retries"))
-    def retries_column(self, run: Run) -> int | None:
-        return getattr(run, "retry_count", 0) or None
 
     @admin.display(description=_("triggered by"), ordering="trigger_kind")
     def trigger_column(self, run: Run) -> SafeString:
@@ -206,11 +207,14 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     # The page of a run
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Run | None:
-        """By key, as the admin's own links have it, or by run id."""
-        run = super().get_object(request, object_id, from_field)
-        if run is None and not _is_key(object_id):
-            run = lookup.find_run(lookup.runs(), object_id)
-        return run
+        """By key, as the admin's own links have it, or by run id; with the rows that its page names."""
+        runs = lookup.runs().select_related(
+            "owner", "content_type", "parent", "first_run", "resumed_from", "dead_letter"
+        )
+        runs = runs.defer(*(f"{other}__{name}" for other in _OTHER_RUNS for name in _LONG_TEXTS), *_LETTER_TEXTS)
+        if _is_key(object_id) and (run := runs.filter(pk=object_id).first()):
+            return run
+        return lookup.find_run(runs, object_id)
 
     def get_fieldsets(self, request: HttpRequest, obj: Run | None = None) -> Any:
         return ()  # the page shows the run by its own template, not as a form
@@ -225,7 +229,9 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         obj: Run | None = None,
     ) -> HttpResponse:
         if obj is not None:
-            context |= run_page(request, obj, timezone.now())
+            now = timezone.now()
+            context |= run_page(request, obj, now)
+            context["realtime_source"] = realtime_source()
             context["title"] = gettext("Run of %s") % obj.workflow
             context["subtitle"] = obj.run_id
         return super().render_change_form(request, context, add, change, form_url, obj)
@@ -287,6 +293,12 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
 VALUE_URL = "django_workflow_run_value"
 
+_OTHER_RUNS = ("parent", "first_run", "resumed_from")
+_LONG_TEXTS = ("payload", "result", "error", "config", "url", "why")
+_LETTER_TEXTS = tuple(
+    f"dead_letter__{name}" for name in ("response_headers", "response_body", "failure_headers", "failure_response")
+)
+
 
 def _value(run: Run, name: str, step_id: int | None) -> Any:
     if name == "step":
@@ -294,6 +306,8 @@ def _value(run: Run, name: str, step_id: int | None) -> Any:
         if step is None:
             raise Http404
         return values.step_results(run, [step]).get(step.step_id)
+    if name == "run":
+        return run_as_json(run)
     if name == "payload":
         return values.payload_of(run)
     if name == "result":

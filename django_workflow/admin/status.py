@@ -46,6 +46,17 @@ def status_badge(status: str, text: str) -> SafeString:
     )
 
 
+def status_icon(status: str, text: str) -> SafeString:
+    """The icon alone, with its text for those who do not see it."""
+    return format_html(
+        '<span class="wfa-sign wfa-status-{}" title="{}">{}<span class="visually-hidden">{}</span></span>',
+        status,
+        text,
+        _icon(_ICONS.get(status, _DOT)),
+        text,
+    )
+
+
 def badge_of(row: Run | Step) -> SafeString:
     return status_badge(row.status, row.get_status_display())
 
