@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from django_workflow.control.action import Action, ActionRefused, Outcome, may
-from django_workflow.control.again import Restart, Resume, StartSimilar
+from django_workflow.control.again import Fork, Restart, Resume, StartSimilar
 from django_workflow.control.living import Cancel, Notify, Pause, RetryNow, Unpause
 from django_workflow.control.over import Delete, MarkHandled, RetryFailureFunction
 
@@ -26,6 +26,7 @@ ACTIONS: Mapping[str, Action] = {
         Notify(),
         Resume(),
         Restart(),
+        Fork(),
         StartSimilar(),
         MarkHandled(),
         RetryFailureFunction(),

@@ -1,9 +1,10 @@
-"""Starting failed runs again: resumed where they failed, or restarted with nothing but their payload.
+"""Starting runs again: resumed where they failed or were canceled, restarted with nothing but their payload, or forked.
 
-Both make a new run and remove the dead letter. A restarted run knows nothing of the one before; a resumed one gets its
-finished steps (see `resumption`), and its idempotency keys derive from the first run of the chain. Headers and
-configuration are the old ones unless they are overridden. Events for the failed run reach the run that goes on in its
-place. A run that a step invoked answers that step, unless it was told of the failure already.
+All make a new run; but for forks, the dead letter goes. A fork has the results up to a step, and leaves the run as it
+is. A restarted run knows nothing of the one before; a resumed one gets its finished steps (see `resumption`), and its
+idempotency keys derive from the first run of the chain. Headers and configuration are the old ones unless they are
+overridden. Events for the failed run reach the run that goes on in its place. A run that a step invoked answers that
+step, unless it was told of the failure already.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import msgspec
 
 from django_workflow.engine import failed_runs, limits
 from django_workflow.engine.flow_control import note_limits
+from django_workflow.engine.intake import known_run, run_ended
 from django_workflow.engine.journal_cache import info_of
 from django_workflow.engine.leases import warn_without_worker
-from django_workflow.engine.records import Invoker, RunConfig, decode_config, encode_config, milliseconds
+from django_workflow.engine.records import Invoker, RunConfig, decode_config, encode_config, milliseconds, stored
 from django_workflow.engine.resumption import Children, Resumption, first_call
 from django_workflow.engine.unit_of_work import UnitOfWork
+from django_workflow.errors import EngineError
 from django_workflow.models import DeadLetter, JournalEntry, Run
 from django_workflow.protocol import headers as h
 from django_workflow.protocol.identifiers import new_run_id
 from django_workflow.protocol.publish import CallbackConfig, Message, encode_flow_control
-from django_workflow.protocol.requests import RestartRuns, ResumeRuns, RunOverrides
+from django_workflow.protocol.requests import RestartRuns, ResumeRuns, RunOverrides, StartAgain
 from django_workflow.protocol.resources import StartedRun, StartedRuns
 from django_workflow.protocol.steps import CallType
 
@@ -62,15 +65,71 @@ def restart(unit: UnitOfWork, request: RestartRuns) -> StartedRuns:
     return _start_again(unit, request, zip(runs, letters, strict=True), again, cursor)
 
 
+def start_again(unit: UnitOfWork, request: StartAgain) -> StartedRun:
+    """Make a new run of one, whether or not there is a dead letter of it. Raises EngineError: see the request."""
+    alias, overrides = unit.alias, request.overrides
+    old = Run.objects.using(alias).filter(run_id=request.run_id).first()
+    if old is None:
+        raise run_ended(request.run_id)
+    _check(unit, overrides, request.payload or b"")
+    kind = _kind(request)
+    resumed = kind == Run.TriggerKind.RESUME
+    children = _lock(unit, [old]) if resumed else {}
+    if not resumed:
+        unit.lock([old.pk])
+    old.refresh_from_db(using=alias)
+    if not request.aside:
+        _begin_again_once(unit, old, only_once=resumed)
+    if request.new_run_id and known_run(unit, request.new_run_id) is not None:
+        raise EngineError(f"There is a run {request.new_run_id} already.", status=409)
+    run = _successor(unit, old, overrides, kind, run_id=request.new_run_id)
+    if request.payload is not None:
+        run.payload, run.payload_is_base64 = stored(request.payload)
+    if resumed:
+        run.first_run = old.first_run or old
+        run.progress_done, run.progress_total = old.progress_done, old.progress_total
+    state = unit.add_run(run, info_of(run))
+    if resumed or request.steps:
+        upto = request.steps if request.aside else None
+        Resumption(unit, old, run, state, children.get(old.pk, {}), overrides.retries, upto=upto).perform()
+    else:
+        unit.add_delivery(first_call(unit, run))
+    unit.after.wake = True
+    warn_without_worker(alias, unit.now)
+    return StartedRun(workflow_run_id=run.run_id, workflow_created_at=milliseconds(run.created_at))
+
+
+def _kind(request: StartAgain) -> Run.TriggerKind:
+    if request.aside:
+        return Run.TriggerKind.FORK
+    return Run.TriggerKind.RESUME if request.steps is None else Run.TriggerKind.RESTART
+
+
+def _begin_again_once(unit: UnitOfWork, old: Run, *, only_once: bool) -> None:
+    """A run that is over is gone on with once, and then its failure is dealt with."""
+    if not old.is_finished:
+        raise EngineError(f"Run {old.run_id} is not over ({old.status}): cancel it first.", status=409)
+    if only_once and old.status == Run.Status.SUCCESS:
+        raise EngineError(f"Run {old.run_id} has succeeded: there is nothing to go on with.", status=409)
+    follower = Run.objects.using(unit.alias).filter(resumed_from=old.pk, trigger_kind=Run.TriggerKind.RESUME).first()
+    if only_once and follower is not None:
+        raise EngineError(f"Run {follower.run_id} goes on in place of run {old.run_id} already.", status=409)
+    DeadLetter.objects.using(unit.alias).filter(run=old.pk).delete()
+
+
 def _choose(unit: UnitOfWork, request: ResumeRuns | RestartRuns) -> tuple[list[Run], list[DeadLetter], str | None]:
-    overrides = request.overrides
-    limits.check((Message(destination="", retries=overrides.retries, delay=overrides.delay),))
     chosen = failed_runs.choose(unit.alias, request, default=AT_ONCE, most=AT_ONCE)
     if chosen.missing:
         raise failed_runs.unknown(chosen.missing)
+    _check(unit, request.overrides)
+    return [letter.run for letter in chosen.letters if letter.run is not None], chosen.letters, chosen.cursor
+
+
+def _check(unit: UnitOfWork, overrides: RunOverrides, payload: bytes = b"") -> None:
+    """Raise QuotaExceeded, or EngineError with status 413, for what is too much; note the limits of the key."""
+    limits.check((Message(destination="", body=payload, retries=overrides.retries, delay=overrides.delay),))
     if overrides.flow_control is not None:
         note_limits(unit.alias, overrides.flow_control)
-    return [letter.run for letter in chosen.letters if letter.run is not None], chosen.letters, chosen.cursor
 
 
 def _lock(unit: UnitOfWork, runs: Iterable[Run]) -> dict[UUID, Children]:
@@ -115,10 +174,15 @@ def _start_again(
 # The new run
 
 
-def _successor(unit: UnitOfWork, failed: Run, overrides: RunOverrides, kind: Run.TriggerKind) -> Run:
-    """The row of the run that follows a failed one; not written yet."""
-    run_id = new_run_id()
+def _successor(
+    unit: UnitOfWork, failed: Run, overrides: RunOverrides, kind: Run.TriggerKind, run_id: str | None = None
+) -> Run:
+    """The row of the run that follows another; not written yet. A fork answers nobody: the other run does."""
+    run_id = run_id or new_run_id()
+    forked = kind == Run.TriggerKind.FORK
     config = _config(unit.alias, failed, overrides, run_id)
+    if forked:
+        config = msgspec.structs.replace(config, invoker=None)
     labels = overrides.labels or tuple(failed.label_list)
     due = unit.now + timedelta(seconds=overrides.delay) if overrides.delay else None
     return Run(
@@ -132,7 +196,7 @@ def _successor(unit: UnitOfWork, failed: Run, overrides: RunOverrides, kind: Run
         labels=f",{','.join(labels)}," if labels else "",
         owner_id=failed.owner_id,
         trigger_kind=kind,
-        parent_id=failed.parent_id,
+        parent_id=None if forked else failed.parent_id,
         resumed_from=failed,
         created_at=unit.now,
         due_at=due,

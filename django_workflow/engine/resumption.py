@@ -20,6 +20,7 @@ from django_workflow.engine.failed_runs import retries_of
 from django_workflow.engine.records import decode_config, decode_message_config
 from django_workflow.engine.runs import append_invoked
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.errors import EngineError
 from django_workflow.models import Delivery, JournalEntry, Run, Step, Waiter
 from django_workflow.protocol.identifiers import uuid7
 from django_workflow.protocol.steps import CallType, StepType, decode_step
@@ -47,10 +48,19 @@ def first_call(unit: UnitOfWork, run: Run) -> Delivery:
 
 
 class Resumption:
-    """`retries` are those that were asked for; None: as before."""
+    """`retries` are those that were asked for; None: as before. `upto` makes a fork: of the run's steps those up to
+    that number, whose group (if it is in one) is gone on with."""
 
     def __init__(
-        self, unit: UnitOfWork, failed: Run, run: Run, state: RunState, children: Children, retries: int | None
+        self,
+        unit: UnitOfWork,
+        failed: Run,
+        run: Run,
+        state: RunState,
+        children: Children,
+        retries: int | None,
+        *,
+        upto: int | None = None,
     ) -> None:
         self.unit = unit
         self.failed = failed
@@ -58,6 +68,7 @@ class Resumption:
         self.state = state
         self.children = children
         self.retries = retries
+        self.upto = upto
         self.results: set[int] = set()
         self.plans: dict[int, tuple[int, WireStep]] = {}
         """The branches of parallel groups: where their plan stands in the old journal, and the plan."""
@@ -78,7 +89,8 @@ class Resumption:
         open_branches = sorted(self.plans.keys() - self.results)
         self._copy_journal()
         self._copy_steps()
-        self._copy_early_events()
+        if self.upto is None:
+            self._copy_early_events()
         if open_branches:
             self._open_group(open_branches)
         else:
@@ -94,8 +106,9 @@ class Resumption:
             "position", "call_type", "step_id", "config"
         ):
             if call_type == CallType.STEP:
-                self.kept.add(position)
-                if step_id is not None:
+                if step_id is None or self._is_wanted(step_id):
+                    self.kept.add(position)
+                if step_id is not None and self._is_wanted(step_id):
                     self.results.add(step_id)
             elif message := decode_message_config(config):
                 number = called_step(message).step_id
@@ -107,9 +120,31 @@ class Resumption:
         for position, body in plans.values_list("position", "body"):
             plan = decode_step(body)
             self.plans[plan.target_step or 0] = position, plan
+        if self.upto is not None:
+            self._leave_the_rest()
         self.answers = {number: position for number, position in self.answers.items() if number not in self.results}
         self.kept |= {position for number, position in calls if number in self.results or number in self.answers}
         self.kept |= set(self.answers.values())
+
+    def _is_wanted(self, step_id: int) -> bool:
+        return self.upto is None or step_id <= self.upto
+
+    def _leave_the_rest(self) -> None:
+        """Of a fork: forget the groups that begin after its last step, and answers of calls, which are made again.
+
+        Raises EngineError when that step has no result.
+        """
+        if self.upto not in self.results:
+            raise EngineError(f"Step {self.upto} of run {self.failed.run_id} has no result to fork after.", status=400)
+        first = 0
+        for number in sorted(self.plans):
+            position, plan = self.plans[number]
+            if number >= first + plan.concurrent or not first:
+                first = number
+            if not self._is_wanted(first):
+                del self.plans[number]
+                self.kept.discard(position)
+        self.answers.clear()
 
     # What is copied
 

@@ -144,10 +144,10 @@ def notify(unit: UnitOfWork, request: Notify) -> tuple[Notified, ...]:
 
 def _addressee(alias: str, run_id: str) -> UUID | None:
     """The run that an event for `run_id` is for: a failed one that was resumed goes on under another id."""
-    runs = Run.objects.using(alias).order_by("-created_at", "-pk").values_list("pk", "status")
-    row = runs.filter(run_id=run_id).first()
-    while row is not None and row[1] == Run.Status.FAILED:
-        follower = runs.filter(resumed_from=row[0]).first()
+    runs = Run.objects.using(alias)
+    row = runs.filter(run_id=run_id).values_list("pk", "status").first()
+    while row is not None and row[1] in (Run.Status.FAILED, Run.Status.CANCELED):
+        follower = runs.in_place_of(row[0]).values_list("pk", "status").first()
         if follower is None:
             break
         row = follower

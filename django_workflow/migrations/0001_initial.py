@@ -407,6 +407,7 @@ class Migration(migrations.Migration):
                             ("parent", "Another run"),
                             ("resume", "Resumed"),
                             ("restart", "Restarted"),
+                            ("fork", "Forked"),
                         ],
                         default="code",
                         max_length=10,

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 
 class RunQuerySet(models.QuerySet["Run"]):
+    def in_place_of(self, key: UUID) -> Self:
+        """Runs that go on, or were begun anew, in place of another; the newest first. Its forks are not."""
+        return self.filter(resumed_from=key).exclude(trigger_kind=Run.TriggerKind.FORK).order_by("-created_at", "-pk")
+
     def active(self) -> Self:
         """Runs that are not over."""
         return self.exclude(status__in=Run.FINAL)
@@ -78,6 +82,7 @@ class Run(models.Model):
         PARENT = "parent", _("Another run")
         RESUME = "resume", _("Resumed")
         RESTART = "restart", _("Restarted")
+        FORK = "fork", _("Forked")
 
     class Engine(models.TextChoices):
         EMBEDDED = "embedded", _("Embedded")

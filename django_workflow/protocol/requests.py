@@ -273,3 +273,19 @@ class UnpauseRun(OwnRequest[bool], frozen=True, kw_only=True):
 
 class RetryNow(OwnRequest[int], frozen=True, kw_only=True):
     """Make what a run tries again later due now: how many deliveries that were. Their attempts count on."""
+
+
+class StartAgain(OwnRequest[StartedRun], frozen=True, kw_only=True):
+    """Make a new run of one: RunEnded when there is none, EngineError with status 409 when it is not over.
+
+    `steps` are those whose results the new run has: None all that are finished, which goes on with the run (an
+    EngineError with status 409 when that was done already); 0 none, which begins it anew. `aside` makes a fork: the
+    steps up to that number, of a run in any state, which goes on as it does; EngineError with status 400 when that
+    step has no result. `payload` replaces that of a run begun anew, `new_run_id` is the id that the new run gets.
+    """
+
+    steps: int | None = None
+    aside: bool = False
+    payload: bytes | None = None
+    new_run_id: str | None = None
+    overrides: RunOverrides = NO_OVERRIDES

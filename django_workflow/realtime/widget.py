@@ -150,8 +150,7 @@ def take_snapshot(run_id: str, max_steps: int = MAX_STEPS) -> Snapshot | None:
     cursor, run = _read_run(runs, run_id)
     # A run can only be resumed by a later one, so this ends.
     while run is not None and run.status == Run.Status.FAILED:
-        followers = runs.filter(resumed_from=run).order_by("-created_at")
-        resumed_as = followers.values_list("run_id", flat=True).first()
+        resumed_as = runs.in_place_of(run.pk).values_list("run_id", flat=True).first()
         if resumed_as is None:
             break
         cursor, run = _read_run(runs, resumed_as)
