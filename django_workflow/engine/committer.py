@@ -19,6 +19,8 @@ from django.db import InterfaceError, OperationalError, connections
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
+from django_workflow.engine.local_starts import Start
+from django_workflow.engine.publishing import start_together
 from django_workflow.engine.records import Lease
 from django_workflow.engine.settle import fold
 from django_workflow.engine.short_deliveries import Role, ShortDeliveries
@@ -51,20 +53,24 @@ class Writer:
     cache: JournalCache
     now: Callable[[], datetime]
     may_continue: Callable[[Lease], bool]
+    room: Callable[[], int] = lambda: 0
+    """How many deliveries of new runs the worker can begin with at once."""
 
-    def write(self, facts: Sequence[Fact]) -> Written:
-        """Write a batch as one transaction; if the database refuses it, run by run.
+    def write(self, facts: Sequence[Fact], starts: Sequence[Start] = ()) -> Written:
+        """Write a batch as one transaction; if the database refuses it, run by run, and hand the starts back.
 
         A run that fails alone is settled as a failed attempt with that error. Raises OperationalError and
         InterfaceError (database away, locked, deadlock): the same facts may then be written again, as each counts
         once under its fence.
         """
         try:
-            return self._write(facts, careful=False)
+            return self._write(facts, starts, careful=False)
         except (OperationalError, InterfaceError):
             raise
         except Exception:
             logger.info("A batch of %d facts was refused; writing them run by run.", len(facts), exc_info=True)
+        for start in starts:
+            start.hand_back()
         return self.write_by_run(facts)
 
     def write_by_run(self, facts: Sequence[Fact]) -> Written:
@@ -91,7 +97,7 @@ class Writer:
 
     def _write_alone(self, facts: Sequence[Fact]) -> Written:
         try:
-            return self._write(facts, careful=True)
+            return self._write(facts, (), careful=True)
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:
@@ -99,7 +105,7 @@ class Writer:
             answer = Answer(status=0, error=f"The result could not be written: {type(error).__name__}: {error}")
             failed = [replace(fact, requests=(), answer=answer) for fact in facts if isinstance(fact, Settlement)]
         try:
-            return self._write(failed, careful=True)
+            return self._write(failed, (), careful=True)
         except (OperationalError, InterfaceError):
             raise
         except Exception:
@@ -107,7 +113,7 @@ class Writer:
             logger.exception("Not even the failure of run %s can be written.", facts[0].lease.run_key)
             return Written(After())
 
-    def _write(self, facts: Sequence[Fact], *, careful: bool) -> Written:
+    def _write(self, facts: Sequence[Fact], starts: Sequence[Start], *, careful: bool) -> Written:
         busy: list[Fact] = []
         with engine_atomic(self.alias):
             unit = UnitOfWork(self.alias, self.now(), self.cache, worker_key=self.worker_key)
@@ -125,6 +131,9 @@ class Writer:
                     busy.append(fact)
                 else:
                     fold(unit, fact)
+            if starts:
+                unit.room = self.room()
+                start_together(unit, starts)
             after = unit.flush()
         return Written(after, busy)
 
@@ -196,6 +205,7 @@ class Committer:
         self._writer = writer
         self._done = done
         self._facts: deque[Fact] = deque()
+        self._starts: list[Start] = []
         self._condition = Condition()
         self._stopping = False
         self._writing = False
@@ -207,7 +217,7 @@ class Committer:
     @property
     def idle(self) -> bool:
         """Whether everything queued so far is written."""
-        return not self._facts and not self._writing
+        return not self._facts and not self._starts and not self._writing
 
     def lease_keys(self) -> set[UUID]:
         """The deliveries whose facts wait to be written."""
@@ -229,6 +239,15 @@ class Committer:
             self._facts.append(fact)
             self._condition.notify_all()
 
+    def accept(self, start: Start) -> bool:
+        """Write these starts with what else has gathered. False: this thread may not wait for that."""
+        with self._condition:
+            if self._stopping or not self.alive or not self._may_wait():
+                return False
+            self._starts.append(start)
+            self._condition.notify_all()
+            return True
+
     def _may_wait(self) -> bool:
         """Whether this thread may wait for the committer: the committer may wait for its transaction otherwise."""
         return not self.role.is_mine and not connections[self._writer.alias].in_atomic_block
@@ -242,39 +261,48 @@ class Committer:
 
     def _turn(self) -> bool:
         with self._condition:
-            self._condition.wait_for(lambda: self._facts or self.short or self._stopping)
-            if not self._facts and not self.short:
+            self._condition.wait_for(lambda: self._facts or self._starts or self.short or self._stopping)
+            if not self._facts and not self._starts and not self.short:
                 return False
         if self.short and not self.short.make_some(self.role, self.put):
             return True  # another thread has the role now
-        self._write(self._take())
+        self._write(*self._take())
         return True
 
-    def _take(self) -> list[Fact]:
+    def _take(self) -> tuple[list[Fact], list[Start]]:
         with self._condition:
             self._writing = True
             self._batch = [self._facts.popleft() for _ in range(min(len(self._facts), LARGEST_BATCH))]
+            starts, self._starts = self._starts[:LARGEST_BATCH], self._starts[LARGEST_BATCH:]
             self._condition.notify_all()  # steps that wait until fewer facts do
-            return self._batch
+            return self._batch, starts
 
-    def _write(self, batch: list[Fact]) -> None:
-        """Write a batch however long the database is away: nothing is dropped."""
+    def _write(self, batch: list[Fact], starts: list[Start]) -> None:
+        """Write a batch however long the database is away: nothing is dropped. Starts are not kept so long."""
         try:
-            self._write_until_done(batch)
+            self._write_until_done(batch, starts)
         finally:
+            for start in starts:
+                if not start.settled.is_set():
+                    start.hand_back()
             with self._condition:
                 self._writing = False
                 self._batch = []
 
-    def _write_until_done(self, batch: list[Fact]) -> None:
+    def _write_until_done(self, batch: list[Fact], starts: list[Start]) -> None:
         pause, failures = FIRST_PAUSE, 0
-        while batch:
+        while batch or starts:
             try:
                 # An error that stays may be one run's alone (a packet too large): the others need not wait for it.
-                write = self._writer.write if failures < PATIENCE else self._writer.write_by_run
-                written = write(batch)
+                if failures < PATIENCE:
+                    written = self._writer.write(batch, starts)
+                else:
+                    written = self._writer.write_by_run(batch)
             except (OperationalError, InterfaceError) as error:
                 failures += 1
+                for start in starts:
+                    start.hand_back()
+                starts = []
                 logger.warning("The database does not take results (%s); trying again in %.2f s.", error, pause)
                 connections[self._writer.alias].close()
                 with self._condition:
@@ -283,6 +311,9 @@ class Committer:
                 continue
             self.commits += 1
             self._done(written.after)
+            for start in starts:
+                start.settled.set()
+            starts = []
             batch = self._with_newer_facts(written.busy)
             if batch:
                 with self._condition:

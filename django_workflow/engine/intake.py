@@ -14,7 +14,7 @@ from django_workflow.conf import get_settings
 from django_workflow.engine import calls
 from django_workflow.engine.flow_control import note_limits
 from django_workflow.engine.journal_cache import info_of
-from django_workflow.engine.records import Invoker, Lease, RunConfig, encode_config, stored
+from django_workflow.engine.records import Invoker, Lease, RunConfig, encode_config, lease_of, stored
 from django_workflow.engine.runs import append_plan, append_result, due_at, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.errors import EngineError, RunEnded
@@ -101,8 +101,12 @@ def start_run(
     key: UUID | None = None,
     caller_ip: str = "",
     by_rest: bool = False,
+    leased: bool = False,
 ) -> Run:
-    """Create a run and its first delivery. The caller made sure that the run id is free."""
+    """Create a run and its first delivery. The caller made sure that the run id is free.
+
+    `leased`: the delivery is the unit's worker's at once, if that has room for it.
+    """
     fields = message.workflow
     assert fields is not None
     text, is_base64 = stored(message.body if payload is None else payload)
@@ -140,25 +144,33 @@ def start_run(
         config=encode_config(config),
     )
     unit.add_run(run, info_of(run))
-    add_first_delivery(unit, run.pk, run.url, config, due)
+    add_first_delivery(unit, run.pk, run.url, config, due, leased=leased)
     return run
 
 
-def add_first_delivery(unit: UnitOfWork, run_key: UUID, url: str, config: RunConfig, due: datetime) -> None:
+def add_first_delivery(
+    unit: UnitOfWork, run_key: UUID, url: str, config: RunConfig, due: datetime, *, leased: bool = False
+) -> None:
     """The delivery that carries the payload alone."""
-    unit.add_delivery(
-        Delivery(
-            run_id=run_key,
-            message_key=run_key,
-            solo=True,
-            destination=url,
-            max_retries=get_settings().retries if config.retries is None else config.retries,
-            flow_key=config.flow_control.key if config.flow_control else "",
-            due_at=due,
-            created_at=unit.now,
-        )
+    row = Delivery(
+        run_id=run_key,
+        message_key=run_key,
+        solo=True,
+        destination=url,
+        max_retries=get_settings().retries if config.retries is None else config.retries,
+        flow_key=config.flow_control.key if config.flow_control else "",
+        due_at=due,
+        created_at=unit.now,
     )
-    unit.after.wake = True
+    if leased and due <= unit.now and not row.flow_key and unit.room > 0 and unit.worker_key is not None:
+        unit.room -= 1
+        row.worker_id, row.fence = unit.worker_key, 1
+        lease = lease_of(row, unit.worker_key)
+        lease.claimed_at = unit.now
+        unit.continue_with(lease)
+    else:
+        unit.after.wake = True
+    unit.add_delivery(row)
 
 
 def invoke(unit: UnitOfWork, state: RunState, message: Message) -> None:

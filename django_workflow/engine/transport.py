@@ -38,6 +38,7 @@ from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.http_api.schedules import infos as schedule_infos
 from django_workflow.engine.journal_cache import JournalCache
+from django_workflow.engine.local_starts import start_runs
 from django_workflow.engine.publishing import accept_all
 from django_workflow.engine.records import from_unix
 from django_workflow.engine.runs import end_run, show_progress, wake_up
@@ -158,6 +159,11 @@ class EngineTransport:
         reader = self._readers.get(type(request))
         if reader is not None:
             return cast(R, reader(self.alias, request))
+        if isinstance(request, Batch) and session is None:
+            limits.check(request.messages)
+            started = start_runs(self.alias, request.messages)
+            if started is not None:
+                return cast(R, started)
         handler = self._handlers.get(type(request))
         if handler is None:
             raise EngineError(f"The embedded engine does not know {type(request).__name__}.", status=404)

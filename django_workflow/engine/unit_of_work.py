@@ -116,6 +116,8 @@ class UnitOfWork:
         self.worker_key = worker_key
         self.after = After()
         self.may_continue: Callable[[Lease], bool] = lambda lease: False
+        self.room = 0
+        """How many more deliveries its worker can begin with at once."""
         self.careful = False
         self._states: dict[UUID, RunState] = {}
         self._infos: dict[UUID, RunInfo] = {}

@@ -22,7 +22,7 @@ from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connections
 
 from django_workflow.conf import HEARTBEAT_SECONDS, get_settings
-from django_workflow.engine import cycle, scheduler
+from django_workflow.engine import cycle, local_starts, scheduler
 from django_workflow.engine.chores import CHORE_SECONDS, do_chore
 from django_workflow.engine.clock import SystemClock
 from django_workflow.engine.committer import Committer, Writer
@@ -42,6 +42,7 @@ from django_workflow.engine.leases import (
     release,
     retire,
 )
+from django_workflow.engine.local_starts import Start
 from django_workflow.engine.network import Network
 from django_workflow.engine.pruner import prune_batch
 from django_workflow.engine.records import Lease
@@ -106,7 +107,7 @@ class Worker:
         cache.expects_deliveries = True
         self._network = Network(self.concurrency)
         self._dispatcher = Dispatcher(self.alias, cache, self._clock.now, self._network, may_start=self._may_start)
-        writer = Writer(self.alias, worker.pk, cache, self._clock.now, self._may_continue)
+        writer = Writer(self.alias, worker.pk, cache, self._clock.now, self._may_continue, self._room)
         self.committer = Committer(writer, self._committed, self._make, self._delivered)
         self.committer.start()
         self._short = self.committer.short
@@ -123,12 +124,14 @@ class Worker:
         self._spawn("chores", self._chore_loop)
         for number in range(self.concurrency):
             self._spawn(f"pool-{number}", self._pool_loop)
+        local_starts.offer(self.alias, self)
         logger.info("Worker %s started with %d threads.", worker, self.concurrency)
 
     def drain(self, timeout: float = 30.0) -> bool:
         """Take nothing new, finish what runs, write it, and leave. False when that took longer than `timeout`."""
         deadline = time.monotonic() + timeout
         self._draining.set()
+        local_starts.withdraw(self.alias, self)
         self._bell.ring()
         committer = self.committer
         assert committer is not None
@@ -257,6 +260,18 @@ class Worker:
                 return
             self._suspect = suspect = self._suspects.popleft()
         self._leases.put(suspect)
+
+    def accept(self, start: Start) -> bool:
+        """Start runs of this process, as long as the worker has room for them: see `local_starts`."""
+        return self._room() > 0 and self.committer is not None and self.committer.accept(start)
+
+    @property
+    def accepts(self) -> bool:
+        return self.committer is not None and self.committer.alive
+
+    def _room(self) -> int:
+        """For so many deliveries of new runs; none while older ones wait to be claimed."""
+        return 0 if self._draining.is_set() or self._backlog else self.concurrency * 2 - self._in_flight
 
     def _may_continue(self, lease: Lease) -> bool:
         return not self._draining.is_set() and (lease.chain + 1 < LONGEST_CHAIN or not self._backlog)

@@ -226,12 +226,14 @@ class TestTrouble:
         committed, failures = Event(), iter([OperationalError("gone"), OperationalError("locked")])
         write = hand.writer._write
 
-        def sometimes(facts: Any, *, careful: bool) -> Any:
+        def sometimes(*facts: Any, careful: bool) -> Any:
             for failure in failures:
                 raise failure
-            return write(facts, careful=careful)
+            return write(*facts, careful=careful)
 
-        monkeypatch.setattr(type(hand.writer), "_write", lambda self, facts, careful: sometimes(facts, careful=careful))
+        monkeypatch.setattr(
+            type(hand.writer), "_write", lambda self, *facts, careful: sometimes(*facts, careful=careful)
+        )
         monkeypatch.setattr(committer_module, "FIRST_PAUSE", 0.001)
         afters: list[After] = []
         committer = Committer(hand.writer, lambda after: (afters.append(after), committed.set()))
@@ -250,12 +252,12 @@ class TestTrouble:
         is_back, put = Event(), []
         write = hand.writer._write
 
-        def away(facts: Any, *, careful: bool) -> Any:
+        def away(*facts: Any, careful: bool) -> Any:
             if not is_back.is_set():
                 raise OperationalError("gone")
-            return write(facts, careful=careful)
+            return write(*facts, careful=careful)
 
-        monkeypatch.setattr(type(hand.writer), "_write", lambda self, facts, careful: away(facts, careful=careful))
+        monkeypatch.setattr(type(hand.writer), "_write", lambda self, *facts, careful: away(*facts, careful=careful))
         monkeypatch.setattr(committer_module, "FIRST_PAUSE", 0.001)
         monkeypatch.setattr(committer_module, "MOST_QUEUED", 4)
         committer = Committer(hand.writer, lambda after: None)
