@@ -112,14 +112,15 @@ def mirror_surroundings() -> Surroundings:
     from django_workflow.engine.backoff import retry_delay
     from django_workflow.engine.clock import current_clock
     from django_workflow.engine.gate import engine_atomic
-    from django_workflow.engine.pruner import prune_batch
+    from django_workflow.engine.pruner import Pruner
     from django_workflow.mirror.surroundings import Surroundings
 
+    pruner = Pruner()
     return Surroundings(
         now=lambda: current_clock().now(),
         atomic=engine_atomic,
         retry_delay=retry_delay,
-        prune=lambda now: prune_batch(now, get_settings().retention),
+        prune=lambda now: pruner.prune_batch(now, get_settings().retention),
         chore=bulk.advance_due,
     )
 

@@ -1,8 +1,8 @@
 """Deleting what retention no longer keeps: finished runs and messages with all that belongs to them, and old rows of
 neither.
 
-Called by the worker from time to time and by `workflow_prune`. Every batch is a short transaction of its own, so that
-nobody waits for a large clean-up, and one that is interrupted has done what it did.
+Called by the worker from time to time (a `Pruner`) and by `workflow_prune`. Every batch is a short transaction of its
+own, so that nobody waits for a large clean-up, and one that is interrupted has done what it did.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from django_workflow.models import Attempt, BulkOperation, Channel, ChannelEvent
 
 BATCH = 200
 DEAD_WORKERS_KEPT = timedelta(days=1)
+ORPHANS_INTERVAL = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +59,30 @@ def prune(now: datetime, retention: timedelta, *, batch: int = BATCH, batches: i
     raise AssertionError("count() never ends")
 
 
-def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH) -> Pruned:
-    """One batch: at most `batch` runs, and ten times as many rows of each other kind. Empty when nothing is left."""
+@dataclass(slots=True)
+class Pruner:
+    """What a worker prunes from time to time: a batch, and once an hour the orphans as well.
+
+    Orphans are looked for among all rows that are old enough. Beside many runs that live longer than `retention` those
+    are many, and hardly ever is one of them an orphan.
+    """
+
+    looked_for_orphans_at: datetime | None = None
+
+    def prune_batch(self, now: datetime, retention: timedelta) -> Pruned:
+        last = self.looked_for_orphans_at
+        orphans = last is None or now - last >= ORPHANS_INTERVAL
+        pruned = prune_batch(now, retention, orphans=orphans)
+        if orphans:
+            self.looked_for_orphans_at = now
+        return pruned
+
+
+def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH, *, orphans: bool = True) -> Pruned:
+    """One batch: at most `batch` runs, and ten times as many rows of each other kind. Empty when nothing is left.
+
+    `orphans`: look also for events and attempts that belong to nothing, which reads everything that is old.
+    """
     alias, before = get_settings().database, now - retention
     messages.forget_duplicates(alias, now, batch * 10)
     queues.release_orphans(alias, batch * 10)
@@ -69,8 +92,8 @@ def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH) -> Prun
     return Pruned(
         runs=len(runs),
         messages=_delete_messages(alias, before, batch * 10),
-        events=_delete_some(alias, orphaned_events(before), batch * 10),
-        attempts=_delete_some(alias, orphaned_attempts(before), batch * 10),
+        events=_delete_some(alias, orphaned_events(before), batch * 10) if orphans else 0,
+        attempts=_delete_some(alias, orphaned_attempts(before), batch * 10) if orphans else 0,
         workers=_delete_some(alias, _dead_workers(alias, now), batch * 10),
         operations=_delete_some(alias, BulkOperation.objects.using(alias).filter(finished_at__lt=before), batch),
     )
@@ -139,7 +162,8 @@ def _delete_messages(alias: str, before: datetime, most: int) -> int:
 
 def _delete_some(alias: str, rows: QuerySet[Any], most: int) -> int:
     # By key: no database but MySQL takes a LIMIT in a DELETE.
-    keys = list(rows.values_list("pk", flat=True)[:most])
+    # In no order: to sort them, the database would have to find them all.
+    keys = list(rows.order_by().values_list("pk", flat=True)[:most])
     for start in range(0, len(keys), BATCH):
         with engine_atomic(alias):
             rows.model._default_manager.using(alias).filter(pk__in=keys[start : start + BATCH]).delete()

@@ -44,7 +44,7 @@ from django_workflow.engine.leases import (
 )
 from django_workflow.engine.local_starts import Start
 from django_workflow.engine.network import Network
-from django_workflow.engine.pruner import prune_batch
+from django_workflow.engine.pruner import Pruner
 from django_workflow.engine.records import Lease
 from django_workflow.engine.session import Session
 from django_workflow.engine.shared import remember, send_signals, shared_cache
@@ -403,7 +403,7 @@ class Worker:
                 pause = CHORE_SECONDS
 
     def _duty_loop(self) -> None:
-        observer = Observer(get_settings().worker_timeout)
+        observer, pruner = Observer(get_settings().worker_timeout), Pruner()
         next_beat, next_prune = 0.0, time.monotonic() + PRUNE_INTERVAL
         while not self._stopped.wait(DUTY_INTERVAL):
             self._watch_roles()
@@ -415,7 +415,7 @@ class Worker:
                 self._beat(observer)
                 if time.monotonic() >= next_prune:
                     next_prune = time.monotonic() + PRUNE_INTERVAL
-                    if prune_batch(self._clock.now(), get_settings().retention).is_full:
+                    if pruner.prune_batch(self._clock.now(), get_settings().retention).is_full:
                         next_prune = 0.0
             except Exception as error:
                 self._note("heartbeat", error)

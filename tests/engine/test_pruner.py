@@ -4,9 +4,10 @@ from datetime import datetime, timedelta
 
 import pytest
 from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
 
 from django_workflow.engine import pruner
-from django_workflow.engine.pruner import Pruned, prune, prune_batch
+from django_workflow.engine.pruner import Pruned, Pruner, prune, prune_batch
 from django_workflow.models import (
     Attempt,
     Channel,
@@ -181,3 +182,24 @@ def test_silent_channels_go_with_their_events() -> None:
     prune(timezone.now() + timedelta(minutes=2), timedelta(days=30))
     assert list(ChannelEvent.objects.values_list("channel", flat=True)) == ["long"]
     assert list(Channel.objects.values_list("name", flat=True)) == ["long"]
+
+
+def test_a_worker_looks_for_orphans_once_an_hour(
+    now: datetime, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    worker = Pruner()
+
+    def pruned(at: datetime) -> tuple[int, bool]:
+        """How many events went, and whether the table of events was read at all."""
+        ChannelEvent.objects.create(
+            channel="nobody's", position=1, event="e", data="1", created_at=at - RETENTION - timedelta(days=1)
+        )
+        with django_assert_max_num_queries(100) as captured:
+            events = worker.prune_batch(at, RETENTION).events
+        read = any(ChannelEvent._meta.db_table in query["sql"] for query in captured)
+        ChannelEvent.objects.all().delete()
+        return events, read
+
+    assert pruned(now) == (1, True)
+    assert pruned(now + timedelta(minutes=59)) == (0, False)
+    assert pruned(now + timedelta(minutes=60)) == (1, True)
