@@ -22,7 +22,9 @@ help:
 	@echo "make verify        format, lint, types, migrations, docs and all tests; no test may be skipped for a service"
 	@echo "make interop       the tests with the official clients alone"
 	@echo "make matrix        the unit tests on every pair of Python and Django that this machine has"
-	@echo "make bench         what a step costs, in one table (BENCH_ARGS)"
+	@echo "make bench         what a step costs, in one table (BENCH_ONLY='sqlite sqlite-admin'; BENCH_ARGS=--list)"
+	@echo "make bench-peers   the same in turn with the peers of a harness, and the ratios (PEERS=folder)"
+	@echo "make profile       where the time of a step goes, as a flame graph"
 	@echo "make test-faults   the long tests: killed workers, lost databases"
 	@echo "make docs          the documentation, in docs/_build/html"
 	@echo "make format        format the code and repair what the linter can"
@@ -121,9 +123,21 @@ test-faults: $(INSTALLED)
 matrix: $(INSTALLED)
 	@$(SERVICES) matrix -- $(PYTEST_ARGS)
 
+# --- what it costs; tests/benchmarks/__init__.py lists the variables ---
+
+export PEERS
+
 .PHONY: bench
 bench: $(INSTALLED)
 	@$(SERVICES) run --durable --only postgresql,redis -- $(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(INSTALLED)
+	@$(SERVICES) run --durable --only postgresql,redis -- $(BIN)/python -m tests.benchmarks.peers
+
+.PHONY: profile
+profile: $(INSTALLED)
+	@$(SERVICES) run --durable --only postgresql -- $(BIN)/python -m tests.benchmarks.profile $(BENCH_ARGS)
 
 .PHONY: verify
 verify:

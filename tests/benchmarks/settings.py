@@ -1,4 +1,8 @@
-"""Settings of the benchmarks: durable databases, a worker's defaults, no debug."""
+"""Settings of the benchmarks: durable databases, a worker's defaults, no debug.
+
+The processes of one part share a database by the variable BENCH_NAME, and know by BENCH_BASE_URL where the site is
+served; `places` sets both.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,13 @@ from pathlib import Path
 from tests.services.addresses import database_settings
 from tests.settings import *  # noqa: F403
 
-# The processes of one workload have one database.
-os.environ.setdefault("BENCH_NAME", str(os.getpid()))
+os.environ.setdefault("BENCH_NAME", f"bench_{os.getpid()}")
 
 if os.environ.get("BENCH_DATABASE", "sqlite") == "sqlite":
     DATABASES = {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": str(Path(os.environ.get("BENCH_FOLDER", ".")) / f"bench-{os.environ['BENCH_NAME']}.sqlite3"),
+            "NAME": str(Path(os.environ.get("BENCH_FOLDER", ".")) / f"{os.environ['BENCH_NAME']}.sqlite3"),
             "OPTIONS": {
                 "transaction_mode": "IMMEDIATE",
                 "timeout": 5,
@@ -25,7 +28,13 @@ if os.environ.get("BENCH_DATABASE", "sqlite") == "sqlite":
         }
     }
 else:
-    DATABASES = {"default": {**database_settings(os.environ["WORKFLOW_TEST_POSTGRESQL_URL"]), "CONN_MAX_AGE": None}}
+    DATABASES = {
+        "default": {
+            **database_settings(os.environ["WORKFLOW_TEST_POSTGRESQL_URL"]),
+            "NAME": os.environ["BENCH_NAME"],
+            "CONN_MAX_AGE": None,
+        }
+    }
 
 if os.environ.get("BENCH_LAYER") == "redis":
     CHANNEL_LAYERS = {
@@ -35,7 +44,10 @@ if os.environ.get("BENCH_LAYER") == "redis":
         }
     }
 
-DJANGO_WORKFLOW = {"worker_autostart": bool(os.environ.get("BENCH_WORKER"))}
+DJANGO_WORKFLOW = {
+    "worker_autostart": bool(os.environ.get("BENCH_WORKER")),
+    "base_url": os.environ.get("BENCH_BASE_URL") or None,
+}
 DEBUG = False
 ROOT_URLCONF = "tests.urls"
 INSTALLED_APPS = [

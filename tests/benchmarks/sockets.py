@@ -1,4 +1,4 @@
-"""W4: 500 WebSockets that follow one run, in one server process: `python -m tests.benchmarks.sockets`.
+"""500 WebSockets that follow one run, in one server process: `python -m tests.benchmarks.sockets`.
 
 The run emits events by and by, each with the instant of its emission; measured is when the last socket has it. With
 the layer in memory the worker runs in the server's process, with Redis pub/sub in this one, beside the sockets.
@@ -9,59 +9,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import django
 import websockets
 from asgiref.sync import sync_to_async
 
-from tests.benchmarks.workloads import database, percentile, row, spread, worker
+from tests.benchmarks.figures import memory, percentile, row, spread
+from tests.benchmarks.places import database, free_port, server, worker
 
 LAYER = os.environ.get("BENCH_LAYER", "memory")
 SOCKETS, EVENTS, WARM_UP = 500, 40, 5
 OPENED_AT_ONCE = 25
 LONGEST_SECONDS = 120
-
-
-@contextmanager
-def server() -> Iterator[tuple[int, int]]:
-    """One uvicorn process; its port and its pid."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "tests.asgi:application", "--port", str(port), "--log-level", "warning"]
-    environment = {**os.environ, "BENCH_WORKER": "1" if LAYER == "memory" else ""}
-    process = subprocess.Popen([*command, "--timeout-graceful-shutdown", "2"], env=environment)
-    try:
-        _wait_for(port, process)
-        yield port, process.pid
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise RuntimeError("The server did not start.")
-
-
-def memory(pid: int) -> int:
-    """Resident memory of a process, in KiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS:")).split()[1])
 
 
 class Arrivals:
@@ -96,7 +59,7 @@ async def _hear(connection: Any, arrivals: Arrivals) -> None:
             arrivals.note(message["data"])
 
 
-async def w4(port: int, pid: int) -> None:
+async def fan_out(port: int, pid: int) -> None:
     from django_workflow import get_client
     from django_workflow.realtime.access import make_token
     from tests.benchmarks.workflows import ticks
@@ -111,8 +74,8 @@ async def w4(port: int, pid: int) -> None:
         await first.recv()
     before, started = memory(pid), time.monotonic()
     await asyncio.gather(*(follow(url, handle.id, token, arrivals, ready) for _ in range(SOCKETS)))
-    row("W4 opening 500 sockets", time.monotonic() - started, "s")
-    row("W4 memory per socket", (memory(pid) - before) / SOCKETS, "KiB")
+    row("Opening 500 sockets", time.monotonic() - started, "s")
+    row("Memory per socket", (memory(pid) - before) / SOCKETS, "KiB")
     while not await sync_to_async(get_client().waiters)("bench-go"):
         await asyncio.sleep(0.05)
     await sync_to_async(get_client().notify)("bench-go", True)
@@ -122,17 +85,22 @@ async def w4(port: int, pid: int) -> None:
     assert all(len(ages) == SOCKETS for ages in counted)
     last = [max(ages) * 1000 for ages in counted]
     first_ms = [min(ages) * 1000 for ages in counted]
-    row("W4 emit to the first of 500 sockets, p50", percentile(first_ms, 0.5), "ms", spread=spread(first_ms))
-    row("W4 emit to the last of 500 sockets, p50", percentile(last, 0.5), "ms", spread=spread(last))
-    row("W4 emit to the last of 500 sockets, p95", percentile(last, 0.95), "ms")
+    row("Emit to the first of 500 sockets, p50", percentile(first_ms, 0.5), "ms", spread=spread(first_ms))
+    row("Emit to the last of 500 sockets, p50", percentile(last, 0.5), "ms", spread=spread(last))
+    row("Emit to the last of 500 sockets, p95", percentile(last, 0.95), "ms")
     for task in followers:
         task.cancel()
 
 
 def main() -> None:
     django.setup()
-    with database(), server() as (port, pid), nullcontext() if LAYER == "memory" else worker():
-        asyncio.run(w4(port, pid))
+    port, in_server = free_port(), LAYER == "memory"
+    with (
+        database(),
+        server("uvicorn", port, BENCH_WORKER="1" if in_server else "") as pid,
+        nullcontext() if in_server else worker(),
+    ):
+        asyncio.run(fan_out(port, pid))
 
 
 if __name__ == "__main__":

@@ -1,161 +1,179 @@
-"""One workload on one database, in this process: `python -m tests.benchmarks.workloads w1`."""
+"""The five workloads in one place: `python -m tests.benchmarks.workloads w1 w2 w3 w4 w5`; see the package.
+
+They are those of the peers' harness, step for step, so that figures of one run can be put beside each other.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
-import django
-from django.core.management import call_command
-from django.db import connection
+from tests.benchmarks.figures import cpu_seconds, memory, percentile, row, spread
+from tests.benchmarks.finishes import Finishes, finishes
+from tests.benchmarks.places import Place, place, wait_for
 
-DATABASE = os.environ.get("BENCH_DATABASE", "sqlite")
-PEER = f"django_workflow {os.environ.get('BENCH_PEER', DATABASE)}"
 RUNS, STEPS, REPEATS, ALONE = 200, 10, 3, 30
-LONGEST_SECONDS = 200
+SLEEPERS, SECONDS_ASLEEP = 1000, 5.0
+FLAVOUR = os.environ.get("BENCH_FLAVOUR", "sync")
+"""Which twin of the workflows: "sync", "async", or "few-calls" (`steps_per_call`)."""
 
 
-def row(metric: str, value: float, unit: str, **more: Any) -> None:
-    """Print a figure, and append it where the table is made."""
-    line = json.dumps({"peer": PEER, "metric": metric, "value": round(value, 3), "unit": unit, **more})
-    print(line, flush=True)
-    if path := os.environ.get("BENCH_OUT"):
-        with open(path, "a") as rows:
-            rows.write(line + "\n")
+@dataclass(frozen=True, slots=True)
+class Bench:
+    place: Place
+    finishes: Finishes
 
-
-def spread(values: list[float]) -> list[float]:
-    return [round(min(values), 3), round(max(values), 3)]
-
-
-def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
-
-
-@contextmanager
-def database() -> Iterator[None]:
-    """An empty database with the app's tables, dropped at the end."""
-    if DATABASE == "sqlite":  # a file in the benchmark's own folder
-        call_command("migrate", verbosity=0)
-    else:
-        connection.creation.create_test_db(verbosity=0, autoclobber=True)
-    try:
-        yield
-    finally:
-        if DATABASE != "sqlite":
-            connection.creation.destroy_test_db(connection.settings_dict["NAME"], verbosity=0)
-
-
-@contextmanager
-def worker() -> Iterator[Any]:
-    from django_workflow.engine.worker import Worker
-
-    running = Worker()
-    running.start()
-    try:
-        yield running
-    finally:
-        running.drain()
-
-
-def wait_for(count: Callable[[], int], pause: float) -> None:
-    deadline = time.monotonic() + LONGEST_SECONDS
-    while count():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{count()} runs are not done after {LONGEST_SECONDS} s.")
-        time.sleep(pause)
-
-
-def run_alone(flow: Any, payload: int) -> float:
-    """Seconds from the trigger to the end of one run."""
-    from django_workflow.models import Run
-
-    started = time.perf_counter()
-    handle = flow.trigger(payload)
-    wait_for(lambda: Run.objects.filter(run_id=handle.id).active().count(), pause=0.0005)
-    return time.perf_counter() - started
-
-
-@contextmanager
-def gaps(running: Any) -> Iterator[list[float]]:
-    """Seconds between the commit of a step and the start of its run's next call, one for each."""
-    committed: dict[tuple[Any, int], float] = {}
-    found: list[float] = []
-    take, dispatch = running._take, running._dispatcher.dispatch
-
-    def taken(leases: Any) -> None:
-        now = time.perf_counter()
-        committed.update({(lease.key, lease.fence): now for lease in leases if lease.chain})
-        take(leases)
-
-    class Timed:
-        """The dispatcher, noting when each call starts."""
-
-        def dispatch(self, lease: Any, *arguments: Any) -> Any:
-            if (at := committed.pop((lease.key, lease.fence), None)) is not None:
-                found.append(time.perf_counter() - at)
-            return dispatch(lease, *arguments)
-
-    dispatcher, running._take, running._dispatcher = running._dispatcher, taken, Timed()
-    try:
-        yield found
-    finally:
-        running._take, running._dispatcher = take, dispatcher
-
-
-def w1(running: Any) -> None:
-    from django_workflow.models import Run
-    from tests.benchmarks.workflows import sequence
-
-    run_alone(sequence, STEPS)
-    rates, shares = [], []
-    for _ in range(REPEATS):
-        commits = running.committer.commits
+    def run_alone(self, flow: Any, payload: object) -> float:
+        """Seconds from the trigger to the end of one run."""
         started = time.perf_counter()
-        for _ in range(RUNS):
-            sequence.trigger(STEPS)
-        wait_for(lambda: Run.objects.active().count(), pause=0.01)
-        rates.append(RUNS * STEPS / (time.perf_counter() - started))
-        shares.append((running.committer.commits - commits) / (RUNS * STEPS))
+        run_id = flow.trigger(payload).id
+        return self.finishes.wait([run_id])[run_id] - started
+
+    def run_at_once(self, flow: Any, payload: object, count: int) -> float:
+        """Seconds from the first trigger to the end of the last of so many runs."""
+        started = time.perf_counter()
+        run_ids = [flow.trigger(payload).id for _ in range(count)]
+        return max(self.finishes.wait(run_ids).values()) - started
+
+    def cpu(self) -> float:
+        """Processor seconds of this process and those beside it; a database server's are not counted."""
+        return cpu_seconds()
+
+    @property
+    def commits(self) -> int | None:
+        """Commits of this process's worker so far."""
+        committer = getattr(self.place.worker, "committer", None)
+        return None if committer is None else int(committer.commits)
+
+
+def w1(bench: Bench) -> None:
+    """200 runs of 10 steps at once; then one run of 10 steps alone, 30 times."""
+    flow, total = _sequence(), RUNS * STEPS
+    for _ in range(5):
+        bench.run_alone(flow, STEPS)
+    rates, costs, commits = [], [], []
+    for _ in range(REPEATS):
+        before, committed = bench.cpu(), bench.commits
+        rates.append(total / bench.run_at_once(flow, STEPS, RUNS))
+        costs.append((bench.cpu() - before) / total * 1000)
+        if committed is not None:
+            commits.append(((bench.commits or 0) - committed) / total)
     row("W1 throughput", statistics.median(rates), "steps/s", spread=spread(rates))
-    row("W1 commits per step", statistics.median(shares), "commits", spread=spread(shares))
-    with gaps(running) as found:
-        alone = [run_alone(sequence, STEPS) * 1000 for _ in range(ALONE)]
-    row("W1 next step starts after the commit before, p50", percentile(found, 0.5) * 1000, "ms")
+    row("W1 processor time per step", statistics.median(costs), "ms", spread=spread(costs))
+    if commits:
+        row("W1 commits per step", statistics.median(commits), "commits", spread=spread(commits))
+    called = _calls_made()
+    alone = [bench.run_alone(flow, STEPS) * 1000 for _ in range(ALONE)]
     row("W1 alone p50", percentile(alone, 0.5), "ms")
     row("W1 alone p95", percentile(alone, 0.95), "ms")
+    if FLAVOUR == "few-calls":  # what `steps_per_call` came to
+        row("W1 alone, calls per run", (_calls_made() - called) / ALONE, "calls")
 
 
-def w2(running: Any) -> None:
-    from tests.benchmarks.workflows import fan
+def w2(bench: Bench) -> None:
+    """100 parallel steps and their join, 10 times."""
+    from tests.benchmarks.workflows import async_fan, fan
 
-    run_alone(fan, 10)
-    times = [run_alone(fan, 100) * 1000 for _ in range(10)]
+    flow = async_fan if FLAVOUR == "async" else fan
+    bench.run_alone(flow, 10)
+    times = [bench.run_alone(flow, 100) * 1000 for _ in range(10)]
     row("W2 fan-out 100", statistics.median(times), "ms", spread=spread(times))
 
 
-def w3(running: Any) -> None:
-    from tests.benchmarks.workflows import sequence
-
-    run_alone(sequence, STEPS)
+def w3(bench: Bench) -> None:
+    """One run of 100, 500, 1000 steps."""
+    flow = _sequence()
+    bench.run_alone(flow, STEPS)
     for count in (100, 500, 1000):
-        times = [run_alone(sequence, count) for _ in range(REPEATS)]
+        times = [bench.run_alone(flow, count) for _ in range(REPEATS)]
         median = statistics.median(times)
         row(f"W3 {count} steps", median, "s", spread=spread(times), ms_per_step=round(median / count * 1000, 3))
 
 
+def w4(bench: Bench) -> None:
+    """1000 runs that sleep 5 s: how late they wake, and what they take while they sleep."""
+    from django_workflow.models import Run
+    from tests.benchmarks.workflows import timer
+
+    bench.run_alone(timer, 0.01)
+    before, started = memory(), time.monotonic()
+    run_ids = [timer.trigger(SECONDS_ASLEEP).id for _ in range(SLEEPERS)]
+    time.sleep(max(4 - (time.monotonic() - started), 0))
+    asleep = memory()
+    bench.finishes.wait(run_ids)
+    results = Run.objects.filter(run_id__in=run_ids).values_list("result", flat=True)
+    late = [json.loads(result or "") * 1000 for result in results]
+    assert len(late) == SLEEPERS
+    row("W4 late p50", percentile(late, 0.5), "ms")
+    row("W4 late p95", percentile(late, 0.95), "ms")
+    row("W4 late max", max(late), "ms")
+    row("W4 RSS", asleep / 1024, "MiB", before=round(before / 1024, 1))
+    row("W4 memory growth", (asleep - before) / 1024, "MiB")
+
+
+def w5(bench: Bench) -> None:
+    """200 waiting runs, 200 events at once, three times: from the event to the end of its run, one step later."""
+    from django_workflow import get_client
+    from django_workflow.models import Waiter
+    from tests.benchmarks.workflows import event
+
+    p50, p95 = [], []
+    for _ in range(REPEATS):
+        names = [f"go-{uuid.uuid4().hex}" for _ in range(RUNS)]
+        run_ids = [event.trigger(name).id for name in names]
+        wait_for(lambda: Waiter.objects.waiting().count() == RUNS, "200 runs that wait", pause=0.2)
+        sent: dict[str, float] = {}
+
+        async def send(run_id: str, name: str, sent: dict[str, float] = sent) -> None:
+            sent[run_id] = time.perf_counter()
+            await get_client().anotify(name, "x")
+
+        async def send_all(pairs: list[tuple[str, str]]) -> None:
+            await asyncio.gather(*(send(*pair) for pair in pairs))
+
+        with ThreadPoolExecutor(1) as watching:  # from before the first event
+            watched = watching.submit(bench.finishes.wait, run_ids)
+            asyncio.run(send_all(list(zip(run_ids, names, strict=True))))
+            over = watched.result()
+        times = [(over[run_id] - sent[run_id]) * 1000 for run_id in run_ids]
+        p50.append(percentile(times, 0.5))
+        p95.append(percentile(times, 0.95))
+    row("W5 event p50", statistics.median(p50), "ms", spread=spread(p50))
+    row("W5 event p95", statistics.median(p95), "ms", spread=spread(p95))
+
+
+def _sequence() -> Any:
+    from tests.benchmarks import workflows
+
+    return {
+        "sync": workflows.sequence,
+        "async": workflows.async_sequence,
+        "few-calls": workflows.sequence_in_few_calls,
+    }[FLAVOUR]
+
+
+def _calls_made() -> int:
+    from tests.benchmarks import workflows
+
+    return workflows.calls_made
+
+
+WORKLOADS: dict[str, Callable[[Bench], None]] = {"w1": w1, "w2": w2, "w3": w3, "w4": w4, "w5": w5}
+
+
 def main() -> None:
-    django.setup()
-    workload = {"w1": w1, "w2": w2, "w3": w3}[sys.argv[1]]
-    with database(), worker() as running:
-        workload(running)
+    with place() as found, finishes(in_this_process=not found.pids) as over:
+        for name in sys.argv[1:]:
+            WORKLOADS[name](Bench(found, over))
 
 
 if __name__ == "__main__":
