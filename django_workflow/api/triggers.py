@@ -8,10 +8,9 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 from rest_framework.exceptions import ValidationError
 
-from django_workflow.client.client import get_client
 from django_workflow.client.options import TriggerOptions
+from django_workflow.control.start import start
 from django_workflow.models import Run
-from django_workflow.presentation import lookup
 from django_workflow.protocol.identifiers import prefixed_run_id
 
 if TYPE_CHECKING:
@@ -28,11 +27,7 @@ def trigger(workflow: Workflow[Any, Any], body: bytes, query: QueryDict, user: A
     """
     options = _options(query)
     payload = workflow.decode_payload(body)
-    with get_client().transport.atomic():
-        handle = workflow.using(**options).trigger(payload)
-        if not handle.deduplicated:
-            lookup.runs().filter(run_id=handle.id).update(owner=user, trigger_kind=Run.TriggerKind.API)
-    return handle
+    return start(workflow, payload, by=user, kind=Run.TriggerKind.API, **options)
 
 
 def _options(query: QueryDict) -> dict[str, Any]:
