@@ -111,7 +111,9 @@ def append_result(
     if step.concurrent > 1 and state.group_open > 0:
         state.set(group_open=state.group_open - 1)
         state.in_group = True
-        if info.own and state.group_open > 0:
+        if state.group_open == 0:
+            state.set(status=Run.Status.RUNNING, why="", due_at=None)
+        elif info.own:
             return True
     solo = state.group_open == 0
     schedule_step(unit, info, state, key, position, due or unit.now, message=message, solo=solo)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
+from django.db.models import Max
 
 from django_workflow.engine.intake import run_ended
 from django_workflow.engine.records import encode_config, printable
@@ -166,13 +167,16 @@ def _give(unit: UnitOfWork, waiter: Waiter, data: str, deduplication_id: str | N
 
 
 def _keep(unit: UnitOfWork, run_key: UUID, request: Notify, data: str) -> Notified:
+    earlier = Waiter.objects.using(unit.alias).filter(run_id=run_key, event_id=request.event_id)
+    newest: datetime | None = earlier.filter(state=Waiter.State.EARLY).aggregate(at=Max("created_at"))["at"]
     early = Waiter(
         run_id=run_key,
         event_id=request.event_id,
         state=Waiter.State.EARLY,
         event_data=data,
         deduplication_id=request.deduplication_id or "",
-        created_at=unit.now,
+        # They are consumed in this order, also when the clock was set back between two of them.
+        created_at=unit.now if newest is None else max(unit.now, newest + timedelta(microseconds=1)),
     )
     unit.add_waiter(early)
     return Notified(message_id=message_id_of(early.pk), workflow_run_id=request.run_id)

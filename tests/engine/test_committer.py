@@ -14,7 +14,7 @@ from django_workflow.engine.committer import Committer
 from django_workflow.engine.facts import Answer, Emitted, StepStarted
 from django_workflow.engine.unit_of_work import After
 from django_workflow.models import Attempt, ChannelEvent, Delivery, JournalEntry, Run, Step
-from django_workflow.protocol.requests import CancelRun
+from django_workflow.protocol.requests import Batch, CancelRun
 from django_workflow.testing import WorkflowClock
 from tests.engine.deliveries import Hand, finish, result, start, step
 from tests.engine.workers import eventually
@@ -77,6 +77,24 @@ class TestSequence:
         run.refresh_from_db()
         assert (run.status, run.result) == (Run.Status.SUCCESS, '"done"')
         assert not Delivery.objects.exists()
+
+    def test_a_run_whose_last_branch_is_done_is_shown_running(self, hand: Hand) -> None:
+        run = start()
+        (lease,) = hand.claim()
+        plans = [
+            step(0, None, step_name=f"nap {n}", step_type="SleepFor", concurrent=2, target_step=n, sleep_for=n)
+            for n in (1, 2)
+        ]
+        hand.settle(lease, Batch(messages=tuple(result(run, plan, delay=plan.sleep_for).messages[0] for plan in plans)))
+        run.refresh_from_db()
+        assert run.status == Run.Status.SLEEPING
+        for number in (1, 2):
+            hand.clock.advance(1)
+            (lease,) = hand.claim()
+            hand.goes_on = False
+            hand.settle(lease, result(run, step(number, None, step_type="SleepFor", concurrent=2)))
+            run.refresh_from_db()
+            assert run.status == (Run.Status.SLEEPING if number == 1 else Run.Status.RUNNING)
 
     def test_a_delivery_that_may_not_go_on_is_free_for_others(self, hand: Hand) -> None:
         run = start()
