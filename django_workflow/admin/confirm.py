@@ -40,14 +40,17 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
-    """`title` says the verb and the number ("Pause 3 schedules"), and is the button's text too unless `button` is."""
+    """`title` says the verb and the number ("Pause 3 schedules"), and is the button's text too unless `button` is.
+    Counts are given where there are more than the lines tell."""
 
     title: str
     keep_url: str
     button: str = ""
     explanation: str = ""
     affected: Sequence[Line] = ()
+    affected_count: int | None = None
     skipped: Sequence[Line] = ()
+    skipped_count: int | None = None
     form: forms.Form | None = None
     is_destructive: bool = False
 
@@ -61,7 +64,7 @@ class Confirmation:
 
     @property
     def affected_more(self) -> int:
-        return len(self.affected) - len(self.affected_shown)
+        return self.affected_number - len(self.affected_shown)
 
     @property
     def skipped_shown(self) -> Sequence[Line]:
@@ -69,7 +72,15 @@ class Confirmation:
 
     @property
     def skipped_more(self) -> int:
-        return len(self.skipped) - len(self.skipped_shown)
+        return self.skipped_number - len(self.skipped_shown)
+
+    @property
+    def affected_number(self) -> int:
+        return len(self.affected) if self.affected_count is None else self.affected_count
+
+    @property
+    def skipped_number(self) -> int:
+        return len(self.skipped) if self.skipped_count is None else self.skipped_count
 
 
 class ReasonForm(forms.Form):

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django import forms
 from django.contrib import messages
 from django.contrib.admin.options import ModelAdmin
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -19,6 +18,7 @@ from django.utils.translation import ngettext
 
 from django_workflow.admin.confirm import Confirmation, Line, ask, is_confirmed, reason_of
 from django_workflow.admin.own_page import Crumb, admin_url
+from django_workflow.admin.run_forms import ActionForm
 from django_workflow.control.actions import ACTIONS, Action, ActionRefused
 from django_workflow.errors import WorkflowError
 from django_workflow.models import Run
@@ -80,8 +80,8 @@ def act_on_runs(
     passed = [run for run in runs if run.pk not in possible]
     confirmation = Confirmation(
         title=_title(action, len(chosen)),
-        affected=[_line(admin, run) for run in chosen],
-        skipped=[*(_line(admin, run, action.why_not(run, user=request.user)) for run in passed), *others],
+        affected=[run_line(admin, run) for run in chosen],
+        skipped=[*(run_line(admin, run, action.why_not(run, user=request.user)) for run in passed), *others],
         keep_url=request.get_full_path(),
         is_destructive=name in DESTRUCTIVE,
     )
@@ -96,14 +96,16 @@ def act_on_run(
     *,
     back_url: str,
     crumbs: Sequence[Crumb] = (),
-    form: forms.Form | None = None,
-    parameters: dict[str, Any] | None = None,
+    form: ActionForm | None = None,
 ) -> HttpResponse:
-    """The page of a button: asks, and once confirmed acts and leads to the run that came of it."""
+    """The page of a button: asks, and once confirmed acts and leads to the run that came of it.
+
+    The page that is sent twice acts once: the second time the run is in another state, or the new run is there.
+    """
     action = ACTIONS[name]
     why_not = action.why_not(run, user=request.user)
     if why_not or not is_confirmed(request) or (form is not None and not form.is_valid()):
-        line = _line(admin, run, why_not)
+        line = run_line(admin, run, why_not)
         confirmation = Confirmation(
             title=_title(action, 1),
             affected=() if why_not else [line],
@@ -113,9 +115,14 @@ def act_on_run(
             is_destructive=name in DESTRUCTIVE,
         )
         return ask(admin, request, confirmation, crumbs=crumbs)
+    parameters = {} if form is None else form.parameters
+    made = lookup.runs().filter(run_id=parameters.get("run_id", "")).first()
+    if made is not None:
+        admin.message_user(request, _("Run %s was started already.") % made.run_id, messages.INFO)
+        return HttpResponseRedirect(admin_url(admin, "run_change", made.pk))
     try:
-        outcome = action.perform(run, by=request.user, reason=reason_of(request), **(parameters or {}))
-    except WorkflowError as error:
+        outcome = action.perform(run, by=request.user, reason=reason_of(request), **parameters)
+    except (WorkflowError, ValueError) as error:
         admin.message_user(request, str(error), messages.ERROR)
         return HttpResponseRedirect(back_url)
     admin.message_user(request, outcome.message, messages.SUCCESS)
@@ -151,6 +158,6 @@ def _title(action: Action, number: int) -> str:
     return text % {"verb": action.verb, "number": number}
 
 
-def _line(admin: ModelAdmin[Any], run: Run, remark: str = "") -> Line:
+def run_line(admin: ModelAdmin[Any], run: Run, remark: str = "") -> Line:
     text = f"{run.workflow} {short_run_id(run.run_id)}"
     return Line(text, admin_url(admin, "run_change", run.pk), remark or first_line(run.summary or run.error, 120))

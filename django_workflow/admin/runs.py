@@ -12,6 +12,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
 from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
@@ -24,6 +25,8 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_workflow.admin.base import ReadOnlyAdmin, realtime_source, run_url, time_cell, url_or_blank
+from django_workflow.admin.bulk import action_name, list_actions, operation_page
+from django_workflow.admin.confirm import is_confirmed
 from django_workflow.admin.engine_bar import engine_bar
 from django_workflow.admin.export import FORMATS, export
 from django_workflow.admin.filters import (
@@ -36,10 +39,14 @@ from django_workflow.admin.filters import (
     TriggerFilter,
     WorkflowFilter,
 )
+from django_workflow.admin.own_page import Crumb
+from django_workflow.admin.run_actions import act_on_run, buttons
+from django_workflow.admin.run_forms import form_of
 from django_workflow.admin.run_list import RunList, RunPaginator
 from django_workflow.admin.run_page import run_as_json, run_page
 from django_workflow.admin.status import badge_of
 from django_workflow.conf import get_settings
+from django_workflow.control.actions import ACTIONS, may
 from django_workflow.engine.pruner import delete_runs
 from django_workflow.models import Run, Step
 from django_workflow.presentation import lookup, values
@@ -79,6 +86,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     date_hierarchy = "created_at"  # its addresses; the histogram is shown in its place
     ordering = ("-created_at",)
     paginator = RunPaginator
+    actions = tuple(list_actions())
     search_fields = ("run_id",)  # the search itself is `lookup.matching`
     search_help_text = _(
         "Run id (with or without wfr_), label, id of the related object, event, flow-control key, or text of the "
@@ -97,7 +105,9 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         per_page: int,
         orphans: int = 0,
         allow_empty_first_page: bool = True,
-    ) -> RunPaginator:
+    ) -> Paginator[Any]:
+        if queryset.model is not Run:  # the history of a run has pages too
+            return Paginator(queryset, per_page, orphans, allow_empty_first_page)
         is_search = bool(getattr(request, "_workflow_searches_text", False))
         return RunPaginator(queryset, per_page, orphans, allow_empty_first_page, is_search=is_search)
 
@@ -147,6 +157,21 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         if form not in FORMATS:
             raise Http404
         return export(request, self.get_changelist_instance(request).queryset, form)
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Those that the user may do. `delete_selected` of the admin is ours: it knows which runs may go."""
+        offered = super().get_actions(request)
+        return {
+            name: offer
+            for name, offer in offered.items()
+            if name != "delete_selected"
+            and (action_name(name) not in ACTIONS or may(request.user, ACTIONS[action_name(name)].permission))
+        }
+
+    def operation_view(self, request: HttpRequest, key: UUID) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return operation_page(self, request, key)
 
     @admin.display(description=_("status"), ordering="status")
     def status_column(self, run: Run) -> SafeString:
@@ -232,18 +257,40 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             now = timezone.now()
             context |= run_page(request, obj, now)
             context["realtime_source"] = realtime_source()
+            context["buttons"] = buttons(self, request, obj, _buttons_of(obj), ACTION_URL)
+            forks = [each.url for each in buttons(self, request, obj, _STEP_BUTTONS, ACTION_URL) if not each.why_not]
+            context["fork_url"] = forks[0] if forks else ""
             context["title"] = gettext("Run of %s") % obj.workflow
             context["subtitle"] = obj.run_id
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     def get_urls(self) -> list[URLPattern]:
         own = [
+            path("operations/<uuid:key>/", self._site_view(self.operation_view), name="django_workflow_run_operation"),
+            path(
+                "<path:object_id>/act/<str:name>/",
+                self._site_view(self.action_view),
+                name=f"django_workflow_{ACTION_URL}",
+            ),
             path("live/", self._site_view(self.live_view), name="django_workflow_run_live"),
             path("export.<str:form>", self._site_view(self.export_view), name="django_workflow_run_export"),
             path("<path:object_id>/values/<str:name>/", self._site_view(self.value_view), name=VALUE_URL),
             path("<path:object_id>/values/<str:name>/<int:step_id>/", self._site_view(self.value_view), name=VALUE_URL),
         ]
         return own + super().get_urls()
+
+    def action_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """The page that asks before an action is done to the run, and then does it."""
+        run = self.get_object(request, object_id)
+        action = ACTIONS.get(name)
+        if run is None or action is None:
+            raise Http404
+        if not self.has_view_permission(request, run) or not may(request.user, action.permission):
+            raise PermissionDenied
+        back = run_url(run)
+        data = request.POST if is_confirmed(request) else None
+        form = form_of(action, run, data, {"step": request.GET["step"]} if "step" in request.GET else None)
+        return act_on_run(self, request, run, name, back_url=back, crumbs=[Crumb(str(run), back)], form=form)
 
     def _site_view(self, view: Callable[..., HttpResponseBase]) -> Any:
         return self.admin_site.admin_view(view)
@@ -292,6 +339,38 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
 
 VALUE_URL = "django_workflow_run_value"
+ACTION_URL = "run_action"
+
+_BUTTONS = (
+    "cancel",
+    "pause",
+    "unpause",
+    "retry_now",
+    "resume",
+    "restart",
+    "fork",
+    "notify",
+    "start_similar",
+    "mark_handled",
+    "retry_failure_function",
+    "delete",
+)
+_STEP_BUTTONS = tuple(name for name in ("fork",) if name in ACTIONS)
+# What only ever goes with runs in this state is not shown with others: a row of dead buttons tells nothing.
+_ONLY_WITH = {
+    "unpause": (Run.Status.PAUSED,),
+    "retry_now": (Run.Status.RETRYING,),
+    "mark_handled": (Run.Status.FAILED,),
+    "retry_failure_function": (Run.Status.FAILED,),
+}
+
+
+def _buttons_of(run: Run) -> list[str]:
+    hidden = {name for name, statuses in _ONLY_WITH.items() if run.status not in statuses}
+    if run.status == Run.Status.PAUSED:
+        hidden.add("pause")
+    return [name for name in _BUTTONS if name in ACTIONS and name not in hidden]
+
 
 _OTHER_RUNS = ("parent", "first_run", "resumed_from")
 _LONG_TEXTS = ("payload", "result", "error", "config", "url", "why")

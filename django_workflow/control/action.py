@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -121,6 +121,8 @@ def is_not_over(run: Run) -> str:
 
 def letter_of(run: Run) -> DeadLetter | None:
     """The dead letter of a failed run, unless it was dealt with."""
+    if "dead_letter" in run._state.fields_cache:  # read with the run, by select_related
+        return cast("DeadLetter | None", run._state.fields_cache["dead_letter"])
     return DeadLetter.objects.using(get_settings().database).filter(run=run.pk).first()
 
 

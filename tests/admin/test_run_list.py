@@ -155,12 +155,12 @@ def test_active_runs_are_not_deleted(client: Client, db: None) -> None:
     client.force_login(make_user("cleaner", "view_run", "delete_run"))
     run, finished = make_run(status=Run.Status.RUNNING), make_finished_run()
     assert client.post(reverse("admin:django_workflow_run_delete", args=[run.pk]), {"post": "yes"}).status_code == 403
-    chosen = {"action": "delete_selected", "_selected_action": [str(run.pk), str(finished.pk)]}
-    assert "is not over: cancel it first" in client.post(LIST, chosen).content.decode()
-    assert client.post(LIST, {**chosen, "post": "yes"}).status_code == 200
+    chosen = {"action": "delete_runs", "_selected_action": [str(run.pk), str(finished.pk)]}
+    page = client.post(LIST, chosen).content.decode()
+    assert "The run is not over: cancel it first." in page
+    assert 'value="Delete 1 run"' in page
     assert Run.objects.count() == 2
-    chosen["_selected_action"] = [str(finished.pk)]
-    assert client.post(LIST, {**chosen, "post": "yes"}).status_code == 302
+    assert client.post(LIST, {**chosen, "confirmed": "yes"}).status_code == 302
     assert list(Run.objects.all()) == [run]
 
 
@@ -169,3 +169,4 @@ def test_deleting_needs_its_permission(viewing: Client, viewer: User) -> None:
     assert viewing.post(reverse("admin:django_workflow_run_delete", args=[run.pk]), {"post": "yes"}).status_code == 403
     page = viewing.get(LIST).content.decode()
     assert "delete_selected" not in page
+    assert "delete_runs" not in page
