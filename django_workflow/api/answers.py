@@ -1,13 +1,8 @@
-"""Answering an event that runs wait for, from outside: who may, and what when somebody was faster.
-
-An answer is never kept for later, as `Client.notify` with a run id would keep it: the runs are locked first, and only
-those that still wait are told.
-"""
+"""Answers to events, as the API takes them: JSON, or the form that the widget shows. `control.answers` gives them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from django.utils.translation import gettext as _
@@ -17,23 +12,14 @@ from rest_framework.request import Request
 
 from django_workflow.api.bodies import read_json_body
 from django_workflow.api.errors import Conflict
-from django_workflow.client.client import get_client
-from django_workflow.conf import get_settings
-from django_workflow.models import InputRequest, Waiter
-from django_workflow.presentation import lookup
+from django_workflow.control.answers import Answer, NobodyWaits, NotTheirs, RunNotNamed, TooLate
 from django_workflow.realtime import access, forms
 from django_workflow.realtime.forms import OpenForm
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from django_workflow.models.waiter import WaiterQuerySet
 
 EVENT_WRAPPING = 1024
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 T = TypeVar("T")
-MOST_AT_ONCE = 1000
 
 
 class _Body(msgspec.Struct, rename="camel"):
@@ -96,92 +82,15 @@ def _check(body: bytes, form: type[T]) -> T:
         raise ValidationError({"eventData": _("The answer is not understood: %s.") % error}) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What somebody answers. `run_id` "" means: every run that waits for the event and that he may answer."""
-
-    event_id: str
-    data: bytes
-    run_id: str
-    user: Any
-    token: str
-    form: OpenForm | None = None
-
-    @property
-    def has_proof(self) -> bool:
-        """Whether the user is known, or brings a token."""
-        return bool(self.token or (self.user and self.user.is_authenticated))
-
-    def give(self) -> int:
-        """Tell the runs; how many were reached.
-
-        Raises PermissionDenied when none of those that wait may be answered by this user, Conflict when they have
-        their answer already, NotFound when none ever waited.
-        """
-        if get_settings().engine == "qstash":
-            return self._give_to_hosted()
-        self._refuse_to_pass_forms_by()
-        keys = {waiter.run_id for waiter in self._answerable(self._waiters().waiting())}
-        told = self._tell(keys) if keys else 0
-        if told:
-            return told
-        for waiter in self._answerable(self._waiters().exclude(state=Waiter.State.EARLY).order_by("-created_at")):
-            raise self._late(waiter)
-        raise self._unknown()
-
-    def _tell(self, keys: set[UUID]) -> int:
-        client = get_client()
-        with client.transport.atomic():
-            runs = {run.pk: run.run_id for run in lookup.runs().locked(keys).only("pk", "run_id")}
-            still = self._waiters().waiting().filter(run__in=runs).values_list("run_id", flat=True).distinct()
-            if self.form is not None and not forms.note_answer(self.form, self.user, self.data):
-                return 0
-            return sum(len(client.notify(self.event_id, self.data, run_id=runs[key])) for key in list(still))
-
-    def _refuse_to_pass_forms_by(self) -> None:
-        """What a form would validate is not taken without it."""
-        if self.form is None:
-            waiting = self._waiters().waiting().values("run")
-            requests = InputRequest.objects.using(get_settings().database).filter(answered_at=None)
-            if requests.filter(event_id=self.event_id, run__in=waiting).exists():
-                raise ValidationError(
-                    {"run": _("This event is answered by the form of a run. Name it: ?run=<run id>.")}
-                )
-
-    def _give_to_hosted(self) -> int:
-        """The hosted engine knows its waiters itself; the run must be named, because rights are a run's."""
-        if not self.run_id:
-            raise ValidationError({"run": _("Name the run that is answered: ?run=<run id>.")})
-        if self.form is None and not access.may(self.user, self.run_id, "respond", self.token):
-            raise PermissionDenied
-        if not self._waiters().waiting().exists():
-            for waiter in self._waiters().exclude(state=Waiter.State.EARLY).order_by("-created_at"):
-                raise self._late(waiter)
-        if self.form is not None and not forms.note_answer(self.form, self.user, self.data):
-            raise Conflict(_("The form was answered already."), code="already_answered")
-        told = get_client().notify(self.event_id, self.data, run_id=self.run_id)
-        if not any(notified.waiter for notified in told):
-            raise self._unknown()
-        return len(told)
-
-    def _late(self, waiter: Waiter) -> Conflict:
-        words = {"event": self.event_id, "state": waiter.get_state_display()}
-        return Conflict(_("The event “%(event)s” is no longer waited for: %(state)s.") % words, code="already_answered")
-
-    def _unknown(self) -> NotFound:
-        return NotFound(_("No run waits for the event “%s”.") % self.event_id)
-
-    def _waiters(self) -> WaiterQuerySet:
-        waiters = Waiter.objects.using(get_settings().database).filter(event_id=self.event_id)
-        return waiters.filter(run__run_id=self.run_id) if self.run_id else waiters
-
-    def _answerable(self, waiters: WaiterQuerySet) -> list[Waiter]:
-        """Those whose run this user may answer. Raises PermissionDenied when there are some, but none of those."""
-        found = list(waiters.select_related("run")[:MOST_AT_ONCE])
-        if self.form is not None:  # it said who may
-            return found
-        run_ids = {waiter.run.run_id for waiter in found}
-        allowed = {run_id for run_id in run_ids if access.may(self.user, run_id, "respond", self.token)}
-        if found and not allowed:
-            raise PermissionDenied
-        return [waiter for waiter in found if waiter.run.run_id in allowed]
+def give(answer: Answer) -> int:
+    """Tell the runs; how many were reached. Refusals are the API's: 403, 409, 404, 400."""
+    try:
+        return answer.give()
+    except NotTheirs as refused:
+        raise PermissionDenied from refused
+    except TooLate as refused:
+        raise Conflict(str(refused), code="already_answered") from refused
+    except NobodyWaits as refused:
+        raise NotFound(str(refused)) from refused
+    except RunNotNamed as refused:
+        raise ValidationError({"run": str(refused)}) from refused

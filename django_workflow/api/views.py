@@ -18,7 +18,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 
 from django_workflow.api import errors, throttles
-from django_workflow.api.answers import is_form, read_answer, wants_json
+from django_workflow.api.answers import give, is_form, read_answer, wants_json
 from django_workflow.api.bodies import read_json_body
 from django_workflow.api.described import ANY, Described, Query
 from django_workflow.api.filters import PARAMETERS, filter_runs
@@ -339,7 +339,7 @@ class NotifyView(WorkflowAPIView):
             return self._form_page(request, error)
         if not answer.has_proof:
             self.permission_denied(request)
-        resolved = answer.give()
+        resolved = give(answer)
         if is_form(request) and not wants_json(request) and (page := _page_of(request)):
             return HttpResponseRedirect(page)
         return Response({"success": True, "resolved": resolved})

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,20 +73,25 @@ class OpenForm:
             raise Misconfigured(f"{self.prompt.form} is no form class; step {self.request.step_id} waits for it.")
         return found
 
-    def is_for(self, user: User | None) -> bool:
-        """Whether the form is addressed to this user; to everybody who may answer the run when nobody is named."""
+    def is_for(self, user: User | None, groups: Collection[str] | None = None) -> bool:
+        """Whether the form is addressed to this user; to everybody who may answer the run when nobody is named.
+
+        `groups` are the names of the user's groups, for who asks about many forms; None: they are looked up.
+        """
         if not self.prompt.to:
             return True
         if user is None or not user.is_authenticated or not user.is_active:
             return False
-        return getattr(user, "is_superuser", False) or any(_fits(user, to) for to in self.prompt.to)
+        return getattr(user, "is_superuser", False) or any(_fits(user, to, groups) for to in self.prompt.to)
 
 
-def _fits(user: Any, addressee: str) -> bool:
+def _fits(user: Any, addressee: str, groups: Collection[str] | None) -> bool:
     kind, _separator, name = addressee.partition(":")
     if kind == "user":
         return str(user.pk) == name
     if kind == "group":
+        if groups is not None:
+            return name in groups
         return hasattr(user, "groups") and user.groups.filter(name=name).exists()
     return kind == "perm" and hasattr(user, "has_perm") and user.has_perm(name)
 
