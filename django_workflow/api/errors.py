@@ -20,6 +20,7 @@ from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
+from django_workflow.control.actions import ActionRefused
 from django_workflow.errors import EngineError, EngineUnavailable, PayloadInvalid, RequestRejected, RunEnded
 from django_workflow.realtime.forms import FormInvalid
 
@@ -53,6 +54,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, PayloadInvalid):
         text = str(error)
         return _response(status.HTTP_400_BAD_REQUEST, "payload_invalid", text, {error.field: [text]})
+    if isinstance(error, ActionRefused):
+        return _response(status.HTTP_409_CONFLICT, "conflict", error.why)
     if isinstance(error, RunEnded):
         return _response(status.HTTP_409_CONFLICT, "run_ended", str(error))
     if isinstance(error, EngineUnavailable):

@@ -29,6 +29,7 @@ for _getter in (
     serializers.ScheduleSerializer.get_payload,
 ):
     extend_schema_field(OpenApiTypes.ANY)(_getter)
+extend_schema_field(serializers.BulkErrorSerializer(many=True))(serializers.BulkOperationSerializer.get_errors)
 
 
 class ViewSchema(AutoSchema):

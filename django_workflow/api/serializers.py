@@ -7,7 +7,8 @@ from typing import Any
 from django.utils import timezone
 from rest_framework import serializers
 
-from django_workflow.models import DeadLetter, Run, Schedule, Step, Waiter
+from django_workflow.control.bulk import errors_of
+from django_workflow.models import BulkOperation, DeadLetter, Run, Schedule, Step, Waiter
 from django_workflow.presentation import values
 from django_workflow.presentation.words import running_time, why_text
 
@@ -213,11 +214,46 @@ class TriggeredSerializer(serializers.Serializer[Any]):
     workflowRunId = serializers.CharField()
 
 
-class ActedSerializer(serializers.Serializer[Any]):
-    """What an action did, and the run's status after it."""
+class PerformedSerializer(serializers.Serializer[Any]):
+    """The run that an action concerns or has made, its status now, and a sentence."""
 
     success = serializers.BooleanField()
+    run_id = serializers.CharField()
     status = serializers.CharField()
+    message = serializers.CharField()
+
+
+class BulkErrorSerializer(serializers.Serializer[Any]):
+    run_id = serializers.CharField(allow_blank=True)
+    error = serializers.CharField()
+
+
+class BulkOperationSerializer(serializers.ModelSerializer[BulkOperation]):
+    """An action on many runs. `errors` are those of the first runs that failed or were skipped."""
+
+    errors = serializers.SerializerMethodField()  # type: ignore[assignment] # DRF takes declared fields off the class
+
+    class Meta:
+        model = BulkOperation
+        fields = (
+            "id",
+            "name",
+            "action",
+            "state",
+            "total",
+            "done",
+            "failed",
+            "skipped",
+            "errors",
+            "reason",
+            "by_name",
+            "created_at",
+            "finished_at",
+        )
+        read_only_fields = fields
+
+    def get_errors(self, operation: BulkOperation) -> list[dict[str, str]]:
+        return [{"run_id": run_id, "error": error} for run_id, error in errors_of(operation)]
 
 
 class AnsweredSerializer(serializers.Serializer[Any]):

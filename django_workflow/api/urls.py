@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from django_workflow.api import views
+from django_workflow.api import acting, views
 from django_workflow.api.openapi import is_available
 
 urlpatterns = [
@@ -14,7 +14,24 @@ urlpatterns = [
     path("runs/<str:run_id>/", views.RunDetailView.as_view(), name="run"),
     path("runs/<str:run_id>/steps/", views.RunStepsView.as_view(), name="run-steps"),
     path("runs/<str:run_id>/events/", views.RunEventsView.as_view(), name="run-events"),
-    path("runs/<str:run_id>/cancel/", views.CancelView.as_view(), name="run-cancel"),
+    path("runs/<str:run_id>/cancel/", acting.CancelView.as_view(), name="run-cancel"),
+    path("runs/<str:run_id>/pause/", acting.PauseView.as_view(), name="run-pause"),
+    path("runs/<str:run_id>/unpause/", acting.UnpauseView.as_view(), name="run-unpause"),
+    path("runs/<str:run_id>/retry-now/", acting.RetryNowView.as_view(), name="run-retry-now"),
+    path("runs/<str:run_id>/resume/", acting.ResumeView.as_view(), name="run-resume"),
+    path("runs/<str:run_id>/restart/", acting.RestartView.as_view(), name="run-restart"),
+    path("runs/<str:run_id>/fork/", acting.ForkView.as_view(), name="run-fork"),
+    path("runs/<str:run_id>/start-similar/", acting.StartSimilarView.as_view(), name="run-start-similar"),
+    path("runs/<str:run_id>/mark-handled/", acting.MarkHandledView.as_view(), name="run-mark-handled"),
+    path(
+        "runs/<str:run_id>/retry-failure-function/",
+        acting.RetryFailureFunctionView.as_view(),
+        name="run-retry-failure-function",
+    ),
+    path("bulk-operations/", acting.BulkOperationListView.as_view(), name="bulk-operations"),
+    path("bulk-operations/start/", acting.BulkStartView.as_view(), name="bulk-start"),
+    path("bulk-operations/<str:pk>/", acting.BulkOperationView.as_view(), name="bulk-operation"),
+    path("bulk-operations/<str:pk>/abort/", acting.BulkAbortView.as_view(), name="bulk-abort"),
     path("waiters/", views.WaiterListView.as_view(), name="waiters"),
     path("events/<path:event_id>/notify/", views.NotifyView.as_view(), name="notify"),
     path("schedules/", views.ScheduleListView.as_view(), name="schedules"),

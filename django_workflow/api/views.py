@@ -26,7 +26,6 @@ from django_workflow.api.openapi import LazySchema
 from django_workflow.api.pages import BySchedule, ByStep, NewestFirst, OldestFirst
 from django_workflow.api.permissions import HasActionPermission, may, visible_runs
 from django_workflow.api.serializers import (
-    ActedSerializer,
     AnsweredSerializer,
     DeadLetterSerializer,
     EventPageSerializer,
@@ -41,7 +40,6 @@ from django_workflow.api.serializers import (
 )
 from django_workflow.api.triggers import trigger
 from django_workflow.authoring.registry import UnknownWorkflow, registry
-from django_workflow.client.client import get_client
 from django_workflow.client.urls import workflow_url
 from django_workflow.conf import get_settings
 from django_workflow.errors import RequestRejected
@@ -262,26 +260,6 @@ def _limit(text: str | None) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST_EVENTS_PER_PAGE:
         raise ValidationError({"limit": _("limit is a number from 1 to %d.") % MOST_EVENTS_PER_PAGE})
     return int(text)
-
-
-class CancelView(OneRunView):
-    """`POST runs/<run_id>/cancel/`. Canceling twice is well; a run that ended otherwise answers 409."""
-
-    described = Described("workflow_run_cancel", "Cancel a run.", answer=ActedSerializer, problems=(404, 409, 502))
-    permission_classes = (HasActionPermission,)
-    action_permissions = ("cancel_run",)
-    workflow_throttle_scope = throttles.CONTROL
-
-    def post(self, request: Request, run_id: str) -> Response:
-        run = self.get_run(lookup.runs())
-        if not get_client().cancel([run.run_id]):
-            run.refresh_from_db(fields=["status"])
-            if run.status != Run.Status.CANCELED:
-                status = run.get_status_display()
-                raise errors.Conflict(
-                    _("Run %(run)s is over already: %(status)s.") % {"run": run.run_id, "status": status}
-                )
-        return Response({"success": True, "status": Run.Status.CANCELED.value})
 
 
 # Events that runs wait for

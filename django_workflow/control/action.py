@@ -78,6 +78,7 @@ class Action:
         """Do it, and note in the object's history who (`by`, a user; None: code, of which nothing is noted) did it and
         why. Raises ActionRefused, PayloadInvalid for a payload that does not fit, EngineError of the engine."""
         run = lookup.runs().filter(pk=run.pk).first() or run  # as it is now
+        reason = reason.replace("\0", "")  # which no text in a database has
         why = self.why_not(run, user=by)
         if why:
             raise ActionRefused(why)

@@ -118,11 +118,11 @@ def start(
     keys = list(runs.order_by("-created_at").values_list("pk", flat=True))
     operation = BulkOperation(
         id=key or uuid7(),
-        name=name[:200] or title(action, len(keys)),
+        name=name.replace("\0", "")[:200] or title(action, len(keys)),
         action=action.name,
         parameters=json.dumps(parameters),
         total=len(keys),
-        reason=reason,
+        reason=reason.replace("\0", ""),
         by=by,
         by_name="" if by is None else by.get_username(),
         created_at=current_clock().now(),

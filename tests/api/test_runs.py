@@ -248,6 +248,9 @@ def test_staff_without_the_permission_sees_only_what_is_theirs(db: None) -> None
         ("get", "runs/"),
         ("get", "runs/wfr_1/"),
         ("post", "runs/wfr_1/cancel/"),
+        ("post", "runs/wfr_1/restart/"),
+        ("get", "bulk-operations/"),
+        ("post", "bulk-operations/start/"),
         ("get", "workflows/"),
         ("post", "workflows/x/trigger/"),
         ("get", "waiters/"),
@@ -268,7 +271,8 @@ def test_cancel_ends_a_run_and_may_be_repeated(db: None) -> None:
     client = as_user(make_user("boss", "view_run", "cancel_run"))
     for _number in range(2):
         response = client.post(f"{RUNS}wfr_1/cancel/")
-        assert (response.status_code, response.json()) == (200, {"success": True, "status": "canceled"})
+        assert response.status_code == 200
+        assert response.json().items() >= {"success": True, "run_id": "wfr_1", "status": "canceled"}.items()
     run.refresh_from_db()
     assert run.status == Run.Status.CANCELED
 

@@ -195,6 +195,7 @@ def test_a_hostile_query_is_answered_or_refused(world: str, path: str, query: st
     "path",
     [
         "runs/%00/cancel/",
+        "runs/%00/fork/",
         "events/%00/notify/",
         "events/approve-42/notify/?run=%00",
         "workflows/%00/trigger/",
