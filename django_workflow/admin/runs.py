@@ -219,14 +219,16 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             return None
         return format_html('{}<br><span class="wfa-quiet">{}</span>', time_cell(run.started_at), length_text(length))
 
-    @admin.display(description=_("triggered by"), ordering="trigger_kind")
+    @admin.display(description=_("trigger"), ordering="trigger_kind")
     def trigger_column(self, run: Run) -> SafeString:
-        """What or who, and on which engine."""
+        """What or who; and on which engine, where that is not this project's own."""
         kind: SafeString | str = run.get_trigger_kind_display()
         if run.parent is not None:
             kind = format_html('<a href="{}" title="{}">{}</a>', run_url(run.parent), run.parent.run_id, kind)
         elif run.owner is not None:
             kind = f"{kind}: {run.owner}"
+        if run.engine == Run.Engine.EMBEDDED:
+            return format_html("{}", kind)
         return format_html('{}<br><span class="wfa-quiet">{}</span>', kind, run.get_engine_display())
 
     # The page of a run

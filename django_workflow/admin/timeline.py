@@ -108,6 +108,7 @@ class Fold:
 
     x: float
     width: float
+    seconds: float
     text: str
 
 
@@ -159,7 +160,7 @@ def folded_scale(start: datetime, end: datetime, busy: Iterable[Span]) -> Scale:
     points, folds, x, at = [(0.0, 0.0)], [], 0.0, start
     for gap_start, gap_end in gaps:
         x += (gap_start - at).total_seconds() * each
-        folds.append(Fold(x, width, _roughly(gap_end - gap_start)))
+        folds.append(Fold(x, width, _seconds(gap_start, gap_end), _roughly(gap_end - gap_start)))
         points += [((gap_start - start).total_seconds(), x), ((gap_end - start).total_seconds(), x + width)]
         x, at = x + width, gap_end
     return Scale(start, [*points, (_seconds(start, end), 100.0)], folds)
@@ -392,15 +393,17 @@ def _exactly(instant: datetime) -> str:
 def _ticks(scale: Scale, window: Window) -> list[Tick]:
     """Where the axis says how long it has been since the beginning."""
     total = _seconds(window.start, window.end)
-    if scale.folds or window.scale == "log":
-        candidates = [0.0, *(seconds for seconds, _x in scale.points)] if scale.folds else [0.0, *_NICE_SECONDS]
+    if window.scale == "log":
+        candidates = [0.0, *_NICE_SECONDS]
     else:
-        step = next((nice for nice in _NICE_SECONDS if total / nice <= 6), total / 4)
-        candidates = [number * step for number in range(7)]
+        shown = total - sum(fold.seconds for fold in scale.folds)
+        step = next((nice for nice in _NICE_SECONDS if shown / nice <= 6), shown / 4)
+        edges = (seconds for seconds, _x in scale.points)
+        candidates = sorted({*(number * step for number in range(7)), *(edges if scale.folds else ())})
     ticks: list[Tick] = []
     for seconds in candidates:
         x = _between(scale.points, seconds, 0, 1)
-        if seconds < total * 0.98 and (not ticks or x - ticks[-1].x >= TICK_DISTANCE) and x <= 94:
+        if seconds < total * 0.98 and (not ticks or x - ticks[-1].x >= TICK_DISTANCE) and x <= 90:
             since = window.start - window.origin + timedelta(seconds=seconds)
             ticks.append(Tick(x, length_text(since) if since else "0"))
     return ticks

@@ -55,9 +55,6 @@ class Session:
     def replay(self) -> None:
         return None
 
-    def go_on(self) -> bool:
-        return False
-
     def step_started(self, step: Step) -> None:
         self.started.append(step)
 

@@ -5,6 +5,7 @@ import { connectionFor, Timers } from "./connection.js";
 
 const AT_MOST_EVERY_MS = 1_000;
 const ANYWAY_MS = 15_000;
+const FOCUSABLE = "a, button, summary, pre";
 const STATES = { connected: "live", polling: "polling", reconnecting: "reconnecting", offline: "reconnecting" };
 
 class LiveRun {
@@ -100,15 +101,19 @@ class LiveRun {
     this.#toggle.replaceWith(link);
   }
 
-  // Part by part. What is open stays open; a part that somebody is in is left alone.
+  // Part by part. What is open stays open, and what has the focus keeps it; where somebody types or marks text, the part
+  // is left alone.
   #take(fresh) {
     for (const part of document.querySelectorAll("[data-part]")) {
       const other = fresh.querySelector(`[data-part="${part.dataset.part}"]`);
-      const isBusy = part.contains(document.activeElement) || !getSelection().isCollapsed;
+      const active = document.activeElement;
+      const isBusy = (part.contains(active) && active.matches("input")) || !getSelection().isCollapsed;
       if (!other || isBusy || other.innerHTML === part.dataset.html) continue;
       part.dataset.html = other.innerHTML;
       const open = [...part.querySelectorAll("details")].map((each) => each.open);
+      const focused = [...part.querySelectorAll(FOCUSABLE)].indexOf(active);
       part.replaceChildren(...other.childNodes);
+      if (focused >= 0) part.querySelectorAll(FOCUSABLE)[focused]?.focus({ preventScroll: true });
       [...part.querySelectorAll("details")].forEach((each, index) => (each.open ||= open[index]));
       prepare(part);
     }
