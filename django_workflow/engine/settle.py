@@ -22,7 +22,7 @@ from django_workflow.engine.messages import NON_RETRYABLE_STATUS
 from django_workflow.engine.records import Lease, RunInfo, printable, stored
 from django_workflow.engine.runs import begin, due_at, end_run, overrides, record_result, show_progress, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
-from django_workflow.models import Attempt, Delivery, JournalEntry, Run, Step
+from django_workflow.models import Attempt, Delivery, JournalEntry, Run, Step, Waiter
 from django_workflow.protocol import headers as names
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import Batch, CancelRun, FinishRun, Publish, Wait
@@ -35,6 +35,7 @@ NOT_A_WORKFLOW = (
 )
 NO_SDK = "trigger rest api is only usable with sdk versions after v1.0.0 major version"
 NOT_STARTED = "The endpoint was asked to start this run, and answered without starting it."
+NOTHING_SUBMITTED = "The endpoint answered with status {status}, and submitted nothing that would take the run on."
 
 
 def fold(unit: UnitOfWork, fact: Fact) -> None:
@@ -71,9 +72,33 @@ def _settle(unit: UnitOfWork, state: RunState, fact: Settlement) -> None:
         _settle_submissions(unit, state, lease, fact)
     elif problem := _problem(unit.info(state.key), lease, fact.answer):
         _settle_problem(unit, state, lease, fact, problem)
+    elif _went_nowhere(unit, state, lease):
+        error = NOTHING_SUBMITTED.format(status=fact.answer.status)
+        _settle_problem(unit, state, lease, fact, Problem(error, final=False))
     elif unit.finish_delivery(lease):
         begin(unit, state, fact.started_at)
         _show_beginning(unit, lease, fact)
+
+
+def _went_nowhere(unit: UnitOfWork, state: RunState, lease: Lease) -> bool:
+    """Whether a call that was answered well left nothing that takes the run on: its endpoint submitted nothing.
+
+    Other SDKs get a call for each result of a group, and answer all but the last with nothing: those are not asked.
+    """
+    mine: dict[str, object] = {"run_id": state.key}
+    if lease.solo:
+        if unit.length(state) > lease.position + 1:
+            return False
+    elif lease.step_id is not None:
+        if unit.has_result(state, lease.step_id):
+            return False
+        mine["step_id"] = lease.step_id
+    else:
+        return False
+    calls = Delivery.objects.using(unit.alias).filter(**mine).exclude(pk=lease.key)
+    waits = Waiter.objects.using(unit.alias).waiting().filter(**mine)
+    children = Run.objects.using(unit.alias).active().filter(parent_id=state.key)
+    return not (calls.exists() or waits.exists() or children.exists())
 
 
 def _show_beginning(unit: UnitOfWork, lease: Lease, fact: Settlement) -> None:
