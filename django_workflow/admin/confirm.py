@@ -11,8 +11,8 @@ The page sends everything that the request held, so the confirmed request is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from django import forms
@@ -53,6 +53,7 @@ class Confirmation:
     skipped_count: int | None = None
     form: forms.Form | None = None
     is_destructive: bool = False
+    hidden: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def verb(self) -> str:
@@ -105,7 +106,8 @@ def reason_of(request: HttpRequest) -> str:
 def ask(
     admin: ModelAdmin[Any], request: HttpRequest, confirmation: Confirmation, *, crumbs: Sequence[Crumb] = ()
 ) -> TemplateResponse:
-    """The page. Fields of `confirmation.form` are shown; everything else that was posted is sent again unseen."""
+    """The page. Fields of `confirmation.form` are shown; everything else that was posted is sent again unseen, with
+    what `confirmation.hidden` adds."""
     shown = set(confirmation.form.fields) if confirmation.form is not None else set()
     hidden = [
         (name, value)
@@ -113,6 +115,7 @@ def ask(
         if name not in _OURS and name not in shown
         for value in values
     ]
+    hidden += confirmation.hidden.items()
     return own_page(
         admin,
         request,

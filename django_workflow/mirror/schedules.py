@@ -10,6 +10,8 @@ import hashlib
 import logging
 import re
 
+import msgspec
+
 from django_workflow.authoring.decorator import Workflow
 from django_workflow.authoring.registry import registry
 from django_workflow.client.transports import Transport
@@ -19,7 +21,8 @@ from django_workflow.errors import EngineError
 from django_workflow.mirror.run_rows import from_ms
 from django_workflow.mirror.surroundings import surroundings
 from django_workflow.models import Schedule
-from django_workflow.protocol.cron import check_cron, next_occurrence, with_timezone
+from django_workflow.protocol.bodies import stored
+from django_workflow.protocol.cron import check_cron, next_occurrence, split_timezone, with_timezone
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.schedules import CreateSchedule, DeleteSchedule, ListSchedules, ScheduleInfo
 
@@ -126,6 +129,32 @@ def note_run(name: str, run_id: str) -> None:
     """A schedule has started a run."""
     now = surroundings().now()
     Schedule.objects.using(get_settings().database).filter(schedule_id=name).update(last_at=now, last_run_id=run_id)
+
+
+def note_made(request: CreateSchedule, name: str) -> None:
+    """Somebody has made a schedule at the engine, or changed it: show it. Those that code declares show themselves."""
+    if name.startswith(site_prefix()):
+        return
+    now, message = surroundings().now(), request.message
+    body, is_base64 = stored(message.body)
+    values = {
+        "workflow": "",
+        "in_code": False,
+        "destination": message.destination,
+        "config": msgspec.json.encode(msgspec.structs.replace(message, body=b"")).decode(),
+        "cron": request.cron,
+        "timezone": split_timezone(request.cron)[1] or "UTC",
+        "payload": body,
+        "payload_is_base64": is_base64,
+        "next_at": next_occurrence(request.cron, now),
+        "error": "",
+    }
+    table = Schedule.objects.using(get_settings().database)
+    table.update_or_create(schedule_id=name, defaults=values, create_defaults={**values, "created_at": now})
+
+
+def note_deleted(name: str) -> None:
+    Schedule.objects.using(get_settings().database).filter(schedule_id=name, in_code=False).delete()
 
 
 def note_paused(name: str, paused: bool) -> None:

@@ -27,7 +27,7 @@ from django_workflow.mirror.failures import forget_dead_letters
 from django_workflow.mirror.recorder import ask_soon
 from django_workflow.mirror.resumed import note_started_again
 from django_workflow.mirror.run_rows import from_ms
-from django_workflow.mirror.schedules import note_paused
+from django_workflow.mirror.schedules import note_deleted, note_made, note_paused
 from django_workflow.mirror.surroundings import surroundings
 from django_workflow.models import Run, Waiter
 from django_workflow.protocol.publish import Message
@@ -45,7 +45,7 @@ from django_workflow.protocol.requests import (
     Wait,
 )
 from django_workflow.protocol.resources import StartedRuns
-from django_workflow.protocol.schedules import PauseSchedule, ResumeSchedule
+from django_workflow.protocol.schedules import CreateSchedule, DeleteSchedule, PauseSchedule, ResumeSchedule
 from django_workflow.protocol.steps import CallType, Step, decode_step
 
 R = TypeVar("R")
@@ -86,6 +86,10 @@ class HostedTransport:
             forget_dead_letters(request.dlq_ids)
         elif isinstance(request, PauseSchedule | ResumeSchedule):
             note_paused(request.schedule_id, isinstance(request, PauseSchedule))
+        elif isinstance(request, CreateSchedule):
+            note_made(request, cast(str, answer))
+        elif isinstance(request, DeleteSchedule):
+            note_deleted(request.schedule_id)
         elif again is not None:
             receipts.note_resent(*again)
         return answer

@@ -61,8 +61,9 @@ def split_timezone(expression: str) -> tuple[str, str | None]:
 
 
 def with_timezone(expression: str, timezone: str) -> str:
-    """The expression with its zone inside, in the form that every engine reads. UTC needs none."""
+    """The expression with its zone inside, in the form that every engine reads: five fields. UTC needs no zone."""
     fields, named = split_timezone(expression)
+    fields = NAMED.get(fields.lower(), fields)
     zone = named or timezone
     return fields if zone == "UTC" else f"CRON_TZ={zone} {fields}"
 

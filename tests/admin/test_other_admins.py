@@ -16,7 +16,7 @@ from tests.admin.builders import make_dead_letter, make_finished_run, make_sched
 from tests.engine.posting import URL, post
 
 
-@pytest.mark.parametrize("name", ["delivery", "deadletter", "schedule", "worker", "flowkey"])
+@pytest.mark.parametrize("name", ["delivery", "deadletter", "worker", "flowkey"])
 def test_every_list_opens_and_offers_no_editing(client: Client, db: None, name: str) -> None:
     client.force_login(make_user("root", superuser=True))
     assert client.get(f"/admin/django_workflow/{name}/", {"q": "x"}).status_code == 200
@@ -136,7 +136,7 @@ def test_schedules_of_both_kinds_are_paused_and_resumed(client: Client, db: None
     ]
 
     def act(action: str) -> str:
-        chosen = {"action": action, "_selected_action": [str(row.pk) for row in rows]}
+        chosen = {"action": action, "_selected_action": [str(row.pk) for row in rows], "confirmed": "yes"}
         page = client.post("/admin/django_workflow/schedule/", chosen, follow=True).content.decode()
         for row in rows:
             row.refresh_from_db()

@@ -94,7 +94,7 @@ def test_what_code_no_longer_declares_is_deleted_and_others_are_not(hosted: Host
     with other_code():
         assert schedules.reconcile(hosted.transport) == (0, 1)
     assert set(at_engine(hosted)) == {"by-hand", of_staging}
-    assert not Schedule.objects.exists()
+    assert [row.schedule_id for row in Schedule.objects.all()] == ["by-hand"]
 
 
 def test_rows_of_the_embedded_engine_give_way(hosted: Hosted) -> None:

@@ -88,6 +88,8 @@ def test_split_and_with_timezone_are_inverse() -> None:
     assert with_timezone("0 9 * * *", "Asia/Tokyo") == "CRON_TZ=Asia/Tokyo 0 9 * * *"
     assert with_timezone("CRON_TZ=Asia/Tokyo 0 9 * * *", "Europe/Paris") == "CRON_TZ=Asia/Tokyo 0 9 * * *"
     assert with_timezone("0 9 * * *", "UTC") == "0 9 * * *"
+    # The hosted engine knows no names.
+    assert with_timezone("@daily", "Asia/Tokyo") == "CRON_TZ=Asia/Tokyo 0 0 * * *"
 
 
 @given(
