@@ -440,6 +440,7 @@ class Migration(migrations.Migration):
                     "content_type",
                     models.ForeignKey(
                         blank=True,
+                        db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
                         related_name="+",
@@ -527,7 +528,10 @@ class Migration(migrations.Migration):
                 (
                     "run",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE, related_name="journal", to="django_workflow.run"
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="journal",
+                        to="django_workflow.run",
                     ),
                 ),
             ],
@@ -787,6 +791,7 @@ class Migration(migrations.Migration):
                 (
                     "run",
                     models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="steps",
                         to="django_workflow.run",
@@ -933,6 +938,7 @@ class Migration(migrations.Migration):
                     models.ForeignKey(
                         blank=True,
                         db_constraint=False,
+                        db_index=False,
                         null=True,
                         on_delete=django.db.models.deletion.SET_NULL,
                         related_name="deliveries",

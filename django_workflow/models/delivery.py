@@ -70,7 +70,13 @@ class Delivery(models.Model):
     held_due_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(_("created"))
     worker = models.ForeignKey(
-        Worker, null=True, blank=True, on_delete=models.SET_NULL, db_constraint=False, related_name="deliveries"
+        Worker,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        db_constraint=False,
+        db_index=False,  # found by (worker, due_at)
+        related_name="deliveries",
     )
     fence = models.PositiveIntegerField(default=0)
     rescues = models.PositiveIntegerField(default=0)

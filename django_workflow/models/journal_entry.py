@@ -19,7 +19,8 @@ class JournalEntry(models.Model):
     """
 
     id = key_field()
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="journal")
+    # Found by (run, position).
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="journal", db_index=False)
     position = models.PositiveIntegerField()
     call_type = models.CharField(max_length=12)
     step_id = models.PositiveIntegerField(null=True)

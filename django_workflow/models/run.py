@@ -142,7 +142,12 @@ class Run(models.Model):
     caller_ip = models.CharField(max_length=45, blank=True, default="")
     code_version = models.CharField(max_length=64, blank=True)
     content_type = models.ForeignKey(
-        "contenttypes.ContentType", null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+        "contenttypes.ContentType",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        db_index=False,  # found by (content_type, object_id)
+        related_name="+",
     )
     object_id = ExactCharField(max_length=255, blank=True)
     related_object = GenericForeignKey("content_type", "object_id")

@@ -28,7 +28,8 @@ class Step(models.Model):
     OPEN = (Status.QUEUED, Status.RUNNING, Status.RETRYING, Status.WAITING, Status.SLEEPING)
 
     id = key_field()
-    run = models.ForeignKey(Run, verbose_name=_("run"), on_delete=models.CASCADE, related_name="steps")
+    # Found by (run, step_id).
+    run = models.ForeignKey(Run, verbose_name=_("run"), on_delete=models.CASCADE, related_name="steps", db_index=False)
     step_id = models.PositiveIntegerField(_("number"))
     name = models.CharField(_("name"), max_length=255)
     step_type = models.CharField(_("type"), max_length=16)
