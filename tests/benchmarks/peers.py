@@ -14,6 +14,7 @@ the median of its rounds. Without PEERS only ours are measured.
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -99,6 +100,7 @@ def harness() -> Iterator[Harness | None]:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # stops the harness's servers
     limit = time.monotonic() + 60 * float(os.environ.get("BENCH_MINUTES", "24"))
     with harness() as peers, tempfile.TemporaryDirectory(prefix="workflow-bench-") as folder:
         rows_file = Path(os.environ.get("BENCH_OUT") or Path(folder) / "rows.jsonl").resolve()

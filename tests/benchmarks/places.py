@@ -8,6 +8,7 @@ their own; empty: one worker inside this process).
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -26,9 +27,10 @@ POSTGRESQL = os.environ.get("BENCH_DATABASE") == "postgresql"
 
 @contextmanager
 def database() -> Iterator[None]:
-    """An empty database with the app's tables, dropped at the end."""
+    """An empty database with the app's tables, dropped at the end, also when this process is told to stop."""
     from django.conf import settings
 
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     name = settings.DATABASES["default"]["NAME"]
     try:
         if POSTGRESQL:

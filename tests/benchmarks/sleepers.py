@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from django.db import connection
 from django.db.models import F
@@ -40,7 +41,7 @@ def main() -> None:
         measure(count)
 
 
-def a_sleeping_run() -> object:
+def a_sleeping_run() -> Any:
     """A run that asked for a sleep of 60 days, as the worker left it."""
     from django_workflow.models import Run
     from tests.benchmarks.places import wait_for
