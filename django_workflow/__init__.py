@@ -28,6 +28,7 @@ from django_workflow.authoring.results import (
     WebhookRequest,
     WebhookResult,
 )
+from django_workflow.authoring.secrets import Secret
 from django_workflow.client.client import Client, get_client
 from django_workflow.client.handle import RunFailed, RunHandle
 from django_workflow.errors import (
@@ -74,6 +75,7 @@ __all__ = [
     "RunEnded",
     "RunFailed",
     "RunHandle",
+    "Secret",
     "SignatureInvalid",
     "StepError",
     "StepMismatch",

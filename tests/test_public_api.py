@@ -11,6 +11,7 @@ PUBLIC = {
     # writing workflows
     "AsyncWorkflowContext",
     "Middleware",
+    "Secret",
     "Workflow",
     "WorkflowContext",
     "step",

@@ -242,7 +242,7 @@ class InboxAdmin(ReadOnlyAdmin[Waiter]):
         names = inbox.addressees([shown])
         answer = ""
         if question is None and waiter.event_data and not values.is_redacted(waiter.run):
-            answer = values.laid_out(values.parsed(waiter.event_data, is_base64=True))
+            answer = values.laid_out(values.waiter_answer(waiter, redacted=False))
         media = self.media + form.media if form is not None else self.media
         response = own_page(
             self,

@@ -345,17 +345,9 @@ def _waiters(request: HttpRequest, run: Run) -> Table[WaiterRow]:
     rows = []
     for waiter in page:
         badge = status_badge(waiter.state, waiter.get_state_display())
-        answer = values.REDACTED if redacted and waiter.event_data else _event_text(waiter.event_data)
-        rows.append(WaiterRow(waiter, badge, answer))
+        answer = values.waiter_answer(waiter, redacted=redacted)
+        rows.append(WaiterRow(waiter, badge, "" if answer is None else first_line(values.on_one_line(answer))))
     return _table(request, "waiters", rows, page)
-
-
-def _event_text(event_data: str) -> str:
-    """What an event carried, on one line."""
-    if not event_data:
-        return ""
-    value = values.parsed(event_data, is_base64=True)
-    return first_line(values.on_one_line(value))
 
 
 def _list_url(**parameters: str) -> str:

@@ -158,9 +158,8 @@ class ScheduleAdmin(ReadOnlyAdmin[Schedule]):
         message = decode_message_config(schedule.config)
         if message is not None and hides_body(message.redact):
             return _("Hidden, as its publisher asked.")
-        if not schedule.payload or schedule.payload_is_base64:
-            return preformatted(schedule.payload)
-        return preformatted(values.laid_out(values.parsed(schedule.payload)))
+        payload = values.scheduled_payload(schedule)
+        return preformatted("" if payload is None else values.laid_out(payload))
 
     # Pages
 
@@ -446,9 +445,13 @@ def _initial(schedule: Schedule | None, workflow: str, *, hides: bool) -> dict[s
 
 
 def _hides_payload(schedule: Schedule) -> bool:
-    """Whether the payload is not shown: its publisher asked for it, or it is no text."""
+    """Whether the payload is not shown to be edited: its publisher asked for it, it is no text, or has secrets."""
     message = decode_message_config(schedule.config)
-    return schedule.payload_is_base64 or (message is not None and hides_body(message.redact))
+    return (
+        schedule.payload_is_base64
+        or (message is not None and hides_body(message.redact))
+        or values.scheduled_payload(schedule) != values.parsed(schedule.payload)
+    )
 
 
 def _explanation(name: str) -> str:

@@ -150,7 +150,7 @@ class ScheduleSerializer(serializers.ModelSerializer[Schedule]):
         read_only_fields = fields
 
     def get_payload(self, schedule: Schedule) -> Any:
-        return values.parsed(schedule.payload)
+        return values.scheduled_payload(schedule)
 
 
 class DeadLetterSerializer(serializers.ModelSerializer[DeadLetter]):

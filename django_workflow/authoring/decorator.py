@@ -16,6 +16,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, Unpack, get_args, get_origin, overload
 
@@ -32,6 +33,7 @@ from django_workflow.authoring.options import (
 )
 from django_workflow.authoring.payloads import PayloadCodec
 from django_workflow.authoring.registry import registry
+from django_workflow.authoring.secrets import return_secrets, secret_paths
 from django_workflow.client.client import Trigger, get_client, with_default_retries
 from django_workflow.client.handle import RunHandle
 from django_workflow.client.messages import init_message
@@ -40,6 +42,7 @@ from django_workflow.client.urls import workflow_url
 from django_workflow.conf import get_settings
 from django_workflow.errors import Misconfigured
 from django_workflow.protocol.publish import Message
+from django_workflow.protocol.secrets import PAYLOAD, RESULT, below
 from django_workflow.replay.values import ANY, decoder_for, resolve_annotation, return_type
 
 T = TypeVar("T")
@@ -122,6 +125,11 @@ class Workflow(Generic[T, R]):
         return return_type(self.function)
 
     @cached_property
+    def secret(self) -> tuple[str, ...]:
+        """The paths of what its payload's and its result's types mark as secret, under `payload` and `result`."""
+        return below(PAYLOAD, secret_paths(self.payload_type)) + below(RESULT, return_secrets(self.function))
+
+    @cached_property
     def _codec(self) -> PayloadCodec:
         return PayloadCodec(self.payload_type, self.name)
 
@@ -178,7 +186,7 @@ class Workflow(Generic[T, R]):
         return init_message(run_id=run_id, url=workflow_url(self.name), body=b"", options=self._options())
 
     def _options(self) -> TriggerOptions:
-        return with_default_retries(self.options.for_trigger())
+        return with_default_retries(replace(self.options.for_trigger(), secret=self.secret))
 
     def _triggers(self, payloads: Iterable[Any]) -> list[Trigger]:
         options = self._options()

@@ -10,6 +10,7 @@ from django.utils.module_loading import import_string
 
 from django_workflow.authoring import reading
 from django_workflow.authoring.results import FormResult
+from django_workflow.authoring.secrets import form_secrets, secret_paths
 from django_workflow.authoring.step_kinds import AnyWait
 from django_workflow.client.options import Duration
 from django_workflow.errors import PayloadInvalid, StepError
@@ -48,6 +49,11 @@ class FormStep(AnyWait[FormResult[Any]]):
         self.to = to
         self.initial = initial
         self.type = type
+
+    @property
+    def secret(self) -> tuple[str, ...]:
+        """Fields that the form hides while they are typed, and those that the type marks."""
+        return form_secrets(self.form) + (() if self.type is None else secret_paths(self.type))
 
     def submission(self, step_id: int, concurrent: int) -> WaitSubmission:
         initial = encode_value(self.initial or {}, f"What form {self.name!r} starts with", error=PayloadInvalid)

@@ -13,6 +13,7 @@ from django_workflow.client.urls import workflow_url
 from django_workflow.errors import PayloadInvalid, StepError
 from django_workflow.protocol.durations import to_seconds
 from django_workflow.protocol.publish import FlowControl
+from django_workflow.protocol.secrets import RESULT, within
 from django_workflow.protocol.steps import Step, StepType
 from django_workflow.replay.outcome import CallSubmission, InvokeSubmission
 from django_workflow.replay.step_call import StepCall, check_name
@@ -127,8 +128,15 @@ class InvokeStep(StepCall[InvokeResult[R]]):
         name, body, kept = self._target()
         retries, retry_delay = as_retries(self.retries), as_retry_delay(self.retry_delay)
         flow_control = as_flow_control(self.flow_control)
+        secret = () if isinstance(self.workflow, str) else self.workflow.secret
         return InvokeSubmission(
-            Step(step_id=step_id, step_name=self.name, step_type=self.step_type, concurrent=concurrent),
+            Step(
+                step_id=step_id,
+                step_name=self.name,
+                step_type=self.step_type,
+                concurrent=concurrent,
+                secret=within(RESULT, secret),
+            ),
             workflow=name,
             body=body,
             run_id=self.run_id,
@@ -137,6 +145,7 @@ class InvokeStep(StepCall[InvokeResult[R]]):
             retry_delay=kept.retry_delay if retry_delay is None else retry_delay,
             flow_control=kept.flow_control if flow_control is None else flow_control,
             labels=as_labels(self.label) or kept.labels,
+            secret=secret,
         )
 
     def _target(self) -> tuple[str, bytes | None, WorkflowOptions]:

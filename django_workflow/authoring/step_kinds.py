@@ -21,6 +21,7 @@ from django_workflow.authoring.results import (
     Webhook,
     WebhookResult,
 )
+from django_workflow.authoring.secrets import return_secrets, secret_paths
 from django_workflow.authoring.webhooks import webhook_url
 from django_workflow.client.client import get_client
 from django_workflow.client.options import Duration
@@ -84,6 +85,16 @@ class RunStep(LocalCall[R]):
 
     def encode(self, value: Any, limit: int | None) -> str:
         return encode_result(value, self._decoder(), f"The result of step {self.name!r}", limit).decode()
+
+    def result_step(self, step_id: int, concurrent: int, out: str | None = None) -> Step:
+        return Step(
+            step_id=step_id,
+            step_name=self.name,
+            step_type=self.step_type,
+            out=out,
+            concurrent=concurrent,
+            secret=return_secrets(self._callable()),
+        )
 
     def read(self, step: Step) -> R:
         out = step.out
@@ -199,6 +210,11 @@ class AnyWait(StepCall[R]):
         self.timeout = timeout
         self.message = message
 
+    @property
+    def secret(self) -> tuple[str, ...]:
+        """The paths of what is not shown of the event's data."""
+        return ()
+
     def plan(self, target: int, concurrent: int) -> StepSubmission:
         step = Step(
             step_id=0,
@@ -212,7 +228,13 @@ class AnyWait(StepCall[R]):
         return StepSubmission(step)
 
     def submission(self, step_id: int, concurrent: int) -> WaitSubmission:
-        step = Step(step_id=step_id, step_name=self.name, step_type=self.step_type, concurrent=concurrent)
+        step = Step(
+            step_id=step_id,
+            step_name=self.name,
+            step_type=self.step_type,
+            concurrent=concurrent,
+            secret=self.secret,
+        )
         event_id = check_id(self.event_id, "event id")
         return WaitSubmission(step, event_id, to_seconds(self.timeout), self.message)
 
@@ -225,6 +247,10 @@ class WaitStep(AnyWait[WaitResult[Any]]):
     def __init__(self, name: str, event_id: str, timeout: Duration, type: Any, message: str | None) -> None:
         super().__init__(name, event_id, timeout, message)
         self.type = type
+
+    @property
+    def secret(self) -> tuple[str, ...]:
+        return () if self.type is None else secret_paths(self.type)
 
     def read(self, step: Step) -> WaitResult[Any]:
         return reading.read_wait(step, decode_json if self.type is None else decoder_for(self.type))

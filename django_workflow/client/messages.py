@@ -57,6 +57,7 @@ def init_message(
         flow_control=options.flow_control,
         labels=options.labels,
         redact=options.redact,
+        secret=options.secret,
         failure_callback=None if keeps_config else _failure_callback(run_id, url, options, headers),
         workflow=WorkflowFields(
             run_id=run_id,

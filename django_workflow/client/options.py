@@ -60,7 +60,10 @@ class TriggerOptions:
     """Where a failed run is reported; None: to the workflow itself, for its failure function."""
 
     redact: tuple[str, ...] = ()
-    """What logs hide: `body`, `header`, `header[Name]`."""
+    """What is hidden wherever runs are shown: `body`, `header`, `header[Name]`."""
+
+    secret: tuple[str, ...] = ()
+    """Paths (`protocol.secrets`) of what the types of payload and result mark as secret."""
 
     @classmethod
     def of(

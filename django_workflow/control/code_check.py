@@ -30,7 +30,7 @@ class Break:
     """A run that would not go on. `step` is the number of the step at which it breaks, None when it is none's fault.
 
     `recorded` and `asked` describe what the run has there and what the code asks for, "" when it is not about that.
-    `is_certain`: the replay met the values that the run has met.
+    Not `is_certain`: a value does not fit that was hidden in the file, and may be quite another in the run.
     """
 
     run_id: str
@@ -171,5 +171,5 @@ def _break(
         asked=asked,
         problem=problem,
         remedy=f"{remedy} {HIDDEN_VALUES}" if run.hidden else remedy,
-        is_certain=not run.hidden,
+        is_certain=bool(recorded) or not run.hidden,
     )

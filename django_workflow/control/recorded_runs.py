@@ -6,6 +6,8 @@ secret is hidden in it: `hidden` then says that a replay meets other values than
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TextIO
@@ -17,11 +19,14 @@ from django_workflow.engine.journal_cache import info_of
 from django_workflow.engine.records import milliseconds, raw
 from django_workflow.models import JournalEntry, Run, Step
 from django_workflow.models.run import RunQuerySet
+from django_workflow.presentation import values
+from django_workflow.protocol.secrets import shown_out
 from django_workflow.protocol.steps import CallType, StepType, decode_step
 from django_workflow.protocol.steps import Step as WireStep
 
 AT_ONCE = 50
-ANNOUNCED = (StepType.CALL, StepType.WAIT, StepType.WAIT_FOR_WEBHOOK, StepType.INVOKE)
+WAITS = (StepType.WAIT, StepType.WAIT_FOR_WEBHOOK)
+ANNOUNCED = (*WAITS, StepType.CALL, StepType.INVOKE)
 """Steps that are shown before they have a result."""
 
 
@@ -63,8 +68,8 @@ class FileInvalid(ValueError):
     """A line of a file is no recorded run. The text says which line, and why."""
 
 
-def recorded_runs(runs: RunQuerySet) -> Iterator[RecordedRun]:
-    """The runs of a queryset, oldest first: three queries for each 50 of them."""
+def recorded_runs(runs: RunQuerySet, *, hide: bool = False) -> Iterator[RecordedRun]:
+    """The runs of a queryset, oldest first: three queries for each 50 of them. `hide`: without their secrets."""
     keys = list(runs.order_by("created_at", "pk").values_list("pk", flat=True))
     for start in range(0, len(keys), AT_ONCE):
         some = keys[start : start + AT_ONCE]
@@ -74,7 +79,10 @@ def recorded_runs(runs: RunQuerySet) -> Iterator[RecordedRun]:
             entries[entry.run_id].append(entry)
         for step in Step.objects.using(runs.db).filter(run__in=some, position=None).order_by("step_id"):
             shown[step.run_id].append(step)
-        yield from (_recorded(found[key], entries[key], shown[key]) for key in some if key in found)
+        for key in some:
+            if key in found:  # not pruned meanwhile
+                recorded = _recorded(found[key], entries[key], shown[key])
+                yield _without_secrets(recorded, found[key]) if hide else recorded
 
 
 def _recorded(run: Run, entries: Iterable[JournalEntry], shown: Iterable[Step]) -> RecordedRun:
@@ -105,6 +113,27 @@ def _recorded(run: Run, entries: Iterable[JournalEntry], shown: Iterable[Step]) 
     )
 
 
+def _without_secrets(recorded: RecordedRun, run: Run) -> RecordedRun:
+    redacted = values.is_redacted(run)
+    payload = values.payload_of(run)
+    safe = msgspec.structs.replace(
+        recorded,
+        payload="" if payload is None else json.dumps(payload, ensure_ascii=False),
+        payload_is_base64=False,
+        headers=values.headers_of(run),
+        steps=tuple(_without_secret(step, hide=redacted) for step in recorded.steps),
+    )
+    has_secrets = redacted or bool(values.secrets_of(run)) or any(step.secret for step in recorded.steps)
+    return msgspec.structs.replace(safe, hidden=True) if has_secrets else safe
+
+
+def _without_secret(step: WireStep, *, hide: bool) -> WireStep:
+    out = shown_out(step, hide=hide)
+    if out is not None and out is not step.out and step.step_type in WAITS:
+        out = b64encode(out.encode()).decode()  # what an event brought is kept so
+    return msgspec.structs.replace(step, out=out)
+
+
 def _as_wire(row: Step, *, step_id: int, target_step: int | None = None) -> WireStep:
     return WireStep(
         step_id=step_id,
@@ -117,7 +146,7 @@ def _as_wire(row: Step, *, step_id: int, target_step: int | None = None) -> Wire
 
 
 def write(runs: Iterable[RecordedRun], file: TextIO) -> int:
-    """Write runs to a file, secrets hidden; gives their number."""
+    """Write runs, one a line; gives their number."""
     number = 0
     for run in runs:
         file.write(_encoder.encode(run).decode() + "\n")

@@ -233,7 +233,7 @@ def _run(letter: DeadLetter) -> Run:
 def _document(letter: DeadLetter, sent: datetime) -> RunDeadLetter:
     run = _run(letter)
     config = decode_config(run.config)
-    shown = Shown(config.redact)
+    shown = Shown(config.redact, secret=config.secret)
     text, base64 = shown.payload(raw(run.payload, run.payload_is_base64))
     failure = config.failure_callback
     state = shown_failure_state(letter)

@@ -121,6 +121,7 @@ def start_run(
         timeout=message.timeout,
         flow_control=message.flow_control,
         redact=message.redact,
+        secret=message.secret,
         features=fields.features,
         failure_callback=message.failure_callback,
         invoker=invoker,

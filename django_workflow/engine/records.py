@@ -40,6 +40,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout: float | None = None
     flow_control: FlowControl | None = None
     redact: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     failure_callback: CallbackConfig | None = None
     invoker: Invoker | None = None

@@ -98,6 +98,7 @@ def _adopted(config: RunConfig, message: Message) -> RunConfig:
         timeout=message.timeout if config.timeout is None else config.timeout,
         flow_control=config.flow_control or message.flow_control,
         redact=config.redact or message.redact,
+        secret=config.secret or message.secret,
         features=message.workflow.features,
     )
 

@@ -175,7 +175,7 @@ def _run_ended(rows: RunRows, run: Run) -> RunEvent:
         rows,
         cast(datetime, run.finished_at),
         state_of(run),
-        workflow_run_response=rows.shown.text(run.result),
+        workflow_run_response=rows.shown.result(run.result),
         error=run.error or None,
         dlq_id=str(rows.letter.pk) if rows.letter is not None else None,
     )

@@ -152,7 +152,7 @@ def _document(rows: RunRows) -> RunLog:
         workflow_run_created_at=milliseconds(run.created_at),
         workflow_run_completed_at=milliseconds(run.finished_at) if run.finished_at else None,
         workflow_run_caller_ip=run.caller_ip or None,
-        workflow_run_response=rows.shown.text(run.result),
+        workflow_run_response=rows.shown.result(run.result),
         invoker=invoker_of(rows),
         failure_function=_failure_function(rows),
         dlq_id=str(rows.letter.pk) if rows.letter is not None else None,

@@ -80,7 +80,7 @@ def load(
 
 def _empty(run: Run, trim: int | None) -> RunRows:
     config = decode_config(run.config)
-    return RunRows(run, config, Shown(config.redact, trim))
+    return RunRows(run, config, Shown(config.redact, trim, config.secret))
 
 
 def _take_entry(rows: RunRows, entry: JournalEntry) -> None:

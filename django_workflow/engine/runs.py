@@ -24,6 +24,7 @@ from django_workflow.models.step import PREVIEW_CHARACTERS
 from django_workflow.protocol.identifiers import uuid7
 from django_workflow.protocol.invoke import InvokeResult, invoke_result
 from django_workflow.protocol.publish import Message
+from django_workflow.protocol.secrets import shown_out
 from django_workflow.protocol.steps import CallType, StepType, encode_step
 from django_workflow.protocol.steps import Step as WireStep
 
@@ -145,6 +146,7 @@ def record_result(
     if attempts is None:
         attempts = lease.attempt + 1 if lease is not None and lease.kind == Delivery.Kind.STEP else 1
     began = started_at or unit.now
+    hide = "body" in unit.info(state.key).config.redact
     unit.put_step(
         state,
         step.step_id,
@@ -157,7 +159,7 @@ def record_result(
         finished_at=None if asleep else unit.now,
         due_at=due if asleep else None,
         position=position,
-        preview=(step.out or "")[:PREVIEW_CHARACTERS].replace("\0", ""),
+        preview=(shown_out(step, hide=hide) or "")[:PREVIEW_CHARACTERS].replace("\0", ""),
         error="",
         event_id=step.wait_event_id or "",
     )
@@ -171,7 +173,7 @@ def record_result(
         "stepFinish",
         attempt=attempts,
         durationMs=round((unit.now - began).total_seconds() * 1000),
-        result=events.step_result(step, get_settings().publish_results),
+        result=events.step_result(step, get_settings().publish_results, hide=hide),
         **common,
     )
     unit.signal(signals.step_completed, state.key, step_id=step.step_id)

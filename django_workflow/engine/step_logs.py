@@ -23,6 +23,7 @@ from django_workflow.protocol.durations import format_duration
 from django_workflow.protocol.headers import header_lists
 from django_workflow.protocol.identifiers import message_id_of
 from django_workflow.protocol.resources import StepError, StepGroup, StepLog
+from django_workflow.protocol.secrets import PAYLOAD, shown_out
 from django_workflow.protocol.states import StepState
 from django_workflow.protocol.steps import CallType, StepType
 from django_workflow.protocol.steps import Step as WireStep
@@ -101,7 +102,7 @@ def step_log(rows: RunRows, step: Step) -> StepLog:
         step_type=step.step_type,
         call_type=call_type,
         message_id=message_id_of(key),
-        out=rows.shown.text(wire.out) if result is not None and wire is not None else None,
+        out=rows.shown.text(shown_out(wire)) if result is not None and wire is not None else None,
         concurrent=step.concurrent,
         state=STATES[Step.Status(step.status)],
         retries=retries,
@@ -206,12 +207,13 @@ def _wait(waiter: Waiter | None, step: Step, wire: WireStep | None) -> dict[str,
 
 def _invoked(rows: RunRows, child: Run) -> dict[str, Any]:
     config: RunConfig = decode_config(child.config)
-    shown = Shown((*rows.config.redact, *config.redact), rows.shown.trim)
+    shown = Shown((*rows.config.redact, *config.redact), rows.shown.trim, config.secret)
+    payload = shown.part(PAYLOAD, raw(child.payload, child.payload_is_base64))
     return {
         "invoked_workflow_run_id": child.run_id,
         "invoked_workflow_url": child.url,
         "invoked_workflow_created_at": milliseconds(child.created_at),
-        "invoked_workflow_run_body": shown.text(raw(child.payload, child.payload_is_base64).decode("utf-8", "replace")),
+        "invoked_workflow_run_body": shown.text(payload.decode("utf-8", "replace")),
         "invoked_workflow_run_headers": shown.headers(header_lists(config.headers)),
     }
 

@@ -31,7 +31,8 @@ from django_workflow.models.channel_event import position_at
 from django_workflow.models.step import PREVIEW_CHARACTERS
 from django_workflow.protocol.bodies import printable
 from django_workflow.protocol.publish import Message
-from django_workflow.protocol.steps import CallType, StepType, encode_step
+from django_workflow.protocol.secrets import RESULT, shown_out, within
+from django_workflow.protocol.steps import CallType, StepType, decode_step, encode_step
 from django_workflow.protocol.steps import Step as WireStep
 from django_workflow.protocol.updates import step_result, update
 from django_workflow.protocol.waits import FormPrompt, encode_prompt
@@ -108,10 +109,7 @@ class RunChange:
     @property
     def config(self) -> Message | None:
         """The run's options as its trigger said them; None when somebody else has started it."""
-        try:
-            return _config_decoder.decode(self.run.config)
-        except msgspec.MsgspecError:
-            return None
+        return read_config(self.run)
 
     @property
     def has_news(self) -> bool:
@@ -248,6 +246,8 @@ class RunChange:
         row = self._row(step)
         if row.position is not None:
             return False
+        step = self._with_secrets(step, row)
+        hide = self.config is not None and "body" in self.config.redact
         ended, announced = at or self.now, step.step_type in ANNOUNCED
         began = started_at or row.started_at or ended
         asleep = step.step_type in SLEEPS and due is not None and due > self.now
@@ -261,7 +261,7 @@ class RunChange:
             finished_at=None if asleep else ended,
             due_at=due if asleep else None,
             position=step.step_id,
-            preview=(step.out or "")[:PREVIEW_CHARACTERS].replace("\0", ""),
+            preview=(shown_out(step, hide=hide) or "")[:PREVIEW_CHARACTERS].replace("\0", ""),
             error="",
             event_id=(step.wait_event_id or row.event_id)[:255],
         )
@@ -277,7 +277,7 @@ class RunChange:
             at=ended,
             attempt=row.attempts,
             durationMs=max(round((ended - began).total_seconds() * 1000), 0),
-            result=step_result(step, get_settings().publish_results),
+            result=step_result(step, get_settings().publish_results, hide=hide),
         )
         self._signal(signals.step_completed, step=row)
         if asleep and due is not None:
@@ -479,6 +479,19 @@ class RunChange:
             created_at=self.now,
         )
 
+    def _with_secrets(self, step: WireStep, row: Step) -> WireStep:
+        """The step with what it said of secrets when it began: the hosted engine makes the results of such steps
+        itself, and knows nothing of them."""
+        secret: tuple[str, ...] = ()
+        if step.step_type in WAITS and not step.secret:
+            waiter = Waiter.objects.using(self.alias).filter(run=self.run, step_id=step.step_id).first()
+            secret = decode_step(waiter.step).secret if waiter is not None and waiter.step else ()
+        elif step.step_type == StepType.INVOKE and not step.secret and row.event_id:
+            child = Run.objects.using(self.alias).filter(run_id=row.event_id).only("config").first()
+            config = read_config(child) if child is not None else None
+            secret = within(RESULT, config.secret) if config is not None else ()
+        return msgspec.structs.replace(step, secret=secret) if secret else step
+
     def _end_wait(self, step: WireStep) -> None:
         state = Waiter.State.TIMED_OUT if step.wait_timeout else Waiter.State.RESOLVED
         self._waiting().filter(step_id=step.step_id).update(state=state, resolved_at=self.now)
@@ -545,6 +558,16 @@ def _sleeping(due: datetime) -> str:
 
 
 _config_decoder = msgspec.json.Decoder(Message)
+
+
+def read_config(run: Run) -> Message | None:
+    """A run's options as its trigger said them; None when somebody else has started it."""
+    try:
+        return _config_decoder.decode(run.config)
+    except msgspec.MsgspecError:
+        return None
+
+
 _RUN_FIELDS = (
     "status",
     "why",

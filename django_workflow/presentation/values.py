@@ -1,6 +1,7 @@
 """Stored values for readers: JSON laid out, secrets hidden, results of steps fetched from the journal.
 
-Everything here gives text or plain values; nothing gives HTML.
+Everything here gives text or plain values; nothing gives HTML. What is secret is said by the run (its trigger, its
+steps) and by the types that its workflow's code has now: either is enough.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ from typing import Any
 import msgspec
 from django.db.models.functions import Length
 
+from django_workflow.authoring.registry import registry
+from django_workflow.client.urls import workflow_name
+from django_workflow.engine.addresses import is_own
 from django_workflow.engine.records import decode_config, decode_message_config
-from django_workflow.models import JournalEntry, Run, Step
+from django_workflow.engine.redaction import redact_headers
+from django_workflow.errors import WorkflowError
+from django_workflow.models import JournalEntry, Run, Schedule, Step, Waiter
+from django_workflow.protocol.secrets import PAYLOAD, RESULT, Paths, mask_result, within
+from django_workflow.protocol.secrets import REDACTED as REDACTED
 from django_workflow.protocol.steps import StepType, decode_step
 
-REDACTED = "REDACTED"
 LARGEST_LAID_OUT = 256 * 1024
 
 _SECRET_HEADERS = ("authorization", "cookie", "x-api-key")
@@ -65,8 +72,12 @@ def is_redacted_message(config: str) -> bool:
     return message is not None and "body" in message.redact
 
 
-def parsed(text: str | None, *, is_base64: bool = False) -> Any:
-    """The value of a stored body: JSON parsed and masked, other text as it is, other bytes as `{"base64": …}`."""
+def parsed(text: str | None, *, is_base64: bool = False, secret: Paths = (), step_type: str = "") -> Any:
+    """The value of a stored body: JSON parsed and masked, other text as it is, other bytes as `{"base64": …}`.
+
+    `secret` are the paths of what is not shown; of a body that is no JSON they hide everything. `step_type`: the body
+    is the result of such a step.
+    """
     if not text:
         return None
     if is_base64:
@@ -74,19 +85,58 @@ def parsed(text: str | None, *, is_base64: bool = False) -> Any:
         try:
             text = raw.decode()
         except UnicodeDecodeError:
-            return {"base64": text}
+            return REDACTED if secret else {"base64": text}
     try:
-        return masked(json.loads(text))
+        value = json.loads(text)
     except (ValueError, RecursionError):
-        return text
+        return REDACTED if secret else text
+    return masked(mask_result(step_type, value, secret))
+
+
+def secrets_of(run: Run) -> Paths:
+    """The paths of a run's secrets, under `payload` and `result`: as its trigger said, and as its code says now."""
+    try:
+        said = decode_config(run.config).secret
+    except msgspec.MsgspecError:
+        said = ()
+    return tuple(dict.fromkeys((*said, *declared_secrets(run.workflow))))
+
+
+def declared_secrets(workflow: str) -> Paths:
+    """The same for a workflow of that name; empty when this code has none."""
+    found = registry.find(workflow)
+    try:
+        return () if found is None else found.secret
+    except WorkflowError:  # a type that is nowhere: nothing can be triggered with it either
+        return ()
 
 
 def payload_of(run: Run) -> Any:
-    return REDACTED if is_redacted(run) else parsed(run.payload, is_base64=run.payload_is_base64)
+    if is_redacted(run):
+        return REDACTED
+    return parsed(run.payload, is_base64=run.payload_is_base64, secret=within(PAYLOAD, secrets_of(run)))
+
+
+def headers_of(run: Run) -> dict[str, Any]:
+    """The headers that a run was triggered with, without those that its publisher or everybody hides."""
+    try:
+        config = decode_config(run.config)
+    except msgspec.MsgspecError:
+        return {}
+    return masked_headers(redact_headers(config.headers, config.redact))
 
 
 def result_of(run: Run) -> Any:
-    return REDACTED if is_redacted(run) and run.result is not None else parsed(run.result)
+    if is_redacted(run) and run.result is not None:
+        return REDACTED
+    return parsed(run.result, secret=within(RESULT, secrets_of(run)))
+
+
+def scheduled_payload(schedule: Schedule) -> Any:
+    """What a schedule starts its runs with. One that was made by the API knows its workflow by the URL."""
+    workflow = schedule.workflow or (workflow_name(schedule.destination) if is_own(schedule.destination) else "")
+    secret = within(PAYLOAD, declared_secrets(workflow))
+    return parsed(schedule.payload, is_base64=schedule.payload_is_base64, secret=secret)
 
 
 def laid_out(value: Any) -> str:
@@ -121,9 +171,19 @@ def _out(body: str, is_base64: bool) -> Any:
         step = decode_step(raw)
     except msgspec.MsgspecError:
         return parsed(body, is_base64=is_base64)
-    if step.step_type in _WAITS and step.out and not step.wait_timeout:
-        return parsed(step.out, is_base64=True)
-    return parsed(step.out)
+    is_event = step.step_type in _WAITS and bool(step.out) and not step.wait_timeout
+    return parsed(step.out, is_base64=is_event, secret=step.secret, step_type=step.step_type)
+
+
+def waiter_answer(waiter: Waiter, *, redacted: bool) -> Any:
+    """What an event brought to a wait; None when it brought nothing, or has not come."""
+    if redacted and waiter.event_data:
+        return REDACTED
+    try:
+        secret = decode_step(waiter.step).secret if waiter.step else ()
+    except msgspec.MsgspecError:
+        secret = ()
+    return parsed(waiter.event_data, is_base64=True, secret=secret)
 
 
 def event_data(data: str, *, redacted: bool) -> Any:

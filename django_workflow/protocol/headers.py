@@ -88,6 +88,9 @@ FAILURE_CALLBACK_NOT_FOUND = "Upstash-Workflow-Failure-Callback-Notfound"
 FIRST_RUN = "Django-Workflow-First-Run"
 """Ours, on deliveries of resumed runs: the first run of the chain, which idempotency keys derive from."""
 
+SECRET = "Django-Workflow-Secret"
+"""Ours, on messages that start runs: the paths of what is not shown of payload and result, joined with `,`."""
+
 HOP_BY_HOP = frozenset(
     {
         "connection",

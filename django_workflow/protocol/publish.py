@@ -61,6 +61,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     `headers` are those that the destination gets (`Upstash-Forward-*` without the prefix).
     `retry_delay` is an expression in milliseconds. None means: not said, the engine's or the run's default holds.
+    `redact` is what its publisher hides (`body`, `header[Name]`), `secret` the paths of what a run's types mark secret.
     """
 
     destination: str
@@ -76,6 +77,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     flow_control: FlowControl | None = None
     labels: tuple[str, ...] = ()
     redact: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
     callback: CallbackConfig | None = None
     failure_callback: CallbackConfig | None = None
     deduplication_id: str | None = None
@@ -128,6 +130,8 @@ def encode_headers(message: Message) -> dict[str, str]:
         headers[h.LABEL] = ",".join(message.labels)
     if message.redact:
         headers[h.REDACT_FIELDS] = ",".join(message.redact)
+    if message.secret:
+        headers[h.SECRET] = ",".join(message.secret)
     if message.deduplication_id is not None:
         headers[h.DEDUPLICATION_ID] = message.deduplication_id
     if message.content_based_deduplication:
@@ -180,7 +184,8 @@ def decode_message(
     named = {name.lower(): (name, value) for name, value in query}
     named.update((name.lower(), (name, value)) for name, value in headers.items())
     fields = _decode(named, h.PREFIX, destination)
-    return Message(destination=destination, body=body, queue=queue, **fields)
+    secret = _comma_list(named.get(h.SECRET.lower(), ("", ""))[1])
+    return Message(destination=destination, body=body, queue=queue, secret=secret, **fields)
 
 
 def callback_message(

@@ -38,7 +38,10 @@ class CallType(StrEnum):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, gc=False):
-    """One step in JSON form. `sleep_for` is seconds or a duration, `sleep_until` Unix seconds."""
+    """One step in JSON form. `sleep_for` is seconds or a duration, `sleep_until` Unix seconds.
+
+    `secret` is ours, and nothing to other SDKs: the paths (`protocol.secrets`) of what is not shown of its result.
+    """
 
     step_id: int
     step_name: str
@@ -51,6 +54,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     wait_event_id: str | None = None
     timeout: str | int | float | None = None
     wait_timeout: bool | None = None
+    secret: tuple[str, ...] = ()
 
     @property
     def is_plan(self) -> bool:

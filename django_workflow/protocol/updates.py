@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from django_workflow.protocol.secrets import shown_out
 from django_workflow.protocol.steps import Step, StepType
 
 UPDATE = "workflow.update"
@@ -34,15 +35,19 @@ def result_field(out: str | None, publish: bool) -> msgspec.Raw | None:
     return msgspec.Raw(out.encode())
 
 
-def step_result(step: Step, publish: bool) -> object | None:
-    """What the `stepFinish` of a step says of its result. Of waits only whether the time was up: data is not shown."""
+def step_result(step: Step, publish: bool, *, hide: bool = False) -> object | None:
+    """What the `stepFinish` of a step says of its result, secrets hidden. `hide`: the run's bodies are not shown.
+
+    Of waits only whether the time was up: data is not shown.
+    """
     if step.step_type in _WAITS:
         return {"timeout": True} if step.wait_timeout else None
-    raw = result_field(step.out, publish)
+    out = shown_out(step, hide=hide)
+    raw = result_field(out, publish)
     if raw is None:
         return None
     try:
         msgspec.json.decode(raw)
     except msgspec.DecodeError:  # other SDKs may write text that is no JSON
-        return step.out
+        return out
     return raw

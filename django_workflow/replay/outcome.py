@@ -56,7 +56,8 @@ class WaitSubmission:
 class InvokeSubmission:
     """Another workflow is started; its end becomes the result of `step`.
 
-    `workflow` is a name, or the URL of an endpoint elsewhere. `body` is JSON, None for no payload.
+    `workflow` is a name, or the URL of an endpoint elsewhere. `body` is JSON, None for no payload; `secret` are the
+    paths of what is not shown of it, and of what the run returns.
     """
 
     step: Step
@@ -68,6 +69,7 @@ class InvokeSubmission:
     retry_delay: str | None = None
     flow_control: FlowControl | None = None
     labels: tuple[str, ...] = ()
+    secret: tuple[str, ...] = ()
 
 
 Submission = StepSubmission | CallSubmission | WaitSubmission | InvokeSubmission

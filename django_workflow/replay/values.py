@@ -216,7 +216,9 @@ _PLAIN: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 def _write_foreign(value: Any) -> Any:
     dump = getattr(type(value), "model_dump", None)
     if dump is not None:
-        return dump(value, mode="json")
+        plain = dump(value, mode="json")
+        # pydantic writes its secrets as stars; what is kept must be the value itself.
+        return _revealed(plain, dump(value)) if _STARS in repr(plain) else plain
     for base, plain in _PLAIN:
         if isinstance(value, base) and not _is_lazy(type(value)):
             return plain(value)
@@ -225,6 +227,21 @@ def _write_foreign(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"objects of type {type(value).__qualname__} have no JSON form")
+
+
+_STARS = "**********"
+
+
+def _revealed(plain: Any, original: Any) -> Any:
+    """The JSON form of a pydantic model with the values of its secrets; `original` is the model's Python form."""
+    if hasattr(original, "get_secret_value"):
+        secret = original.get_secret_value()
+        return secret.decode() if isinstance(secret, bytes) else secret
+    if isinstance(plain, dict) and isinstance(original, Mapping):
+        return {name: _revealed(part, original.get(name)) for name, part in plain.items()}
+    if isinstance(plain, list) and isinstance(original, list | tuple):
+        return [_revealed(part, other) for part, other in zip(plain, original, strict=True)]
+    return plain
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_write_foreign)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from django_workflow.protocol import headers as h
 from django_workflow.protocol.invocation import Invocation
 from django_workflow.serve import responses
 from django_workflow.serve.endpoint import EndpointRequest, EndpointResponse
+from django_workflow.serve.error_secrets import secrets_of_call
 from django_workflow.serve.submit import Submitter
 
 logger = logging.getLogger("django_workflow.serve")
@@ -86,10 +88,11 @@ class EndpointCall:
                 self.observer.run_ended()
             return responses.acknowledged(self.run_id)
         retry = not (by_engine and isinstance(error, QuotaExceeded)) and not self._is_bad_payload(error)
-        self._log(error, step_name)
-        response = responses.failed(error, step_name=step_name, retry=retry, show_stack=self.signed)
+        secrets = secrets_of_call(self.workflow, self.invocation)
+        self._log(error, step_name, secrets)
+        response = responses.failed(error, step_name=step_name, retry=retry, show_stack=self.signed, secrets=secrets)
         if self.observer is not None:
-            self.observer.failed(told_failure(response, error, step_name))
+            self.observer.failed(told_failure(response, error, step_name, secrets))
         return response
 
     def turned_away(self) -> EndpointResponse:
@@ -109,12 +112,15 @@ class EndpointCall:
             return True
         return False
 
-    def _log(self, error: BaseException, step_name: str | None) -> None:
+    def _log(self, error: BaseException, step_name: str | None, secrets: Collection[str]) -> None:
         where = f"step {step_name!r} of workflow" if step_name else "workflow"
         message = f"{where} %r failed in run %s: %s: %s"
-        args = (self.workflow.name, self.run_id or "(new)", type(error).__name__, error)
+        args = (self.workflow.name, self.run_id or "(new)", type(error).__name__, responses.message_of(error, secrets))
         if isinstance(error, NonRetryableError | RetryAfterError):  # raised on purpose
             logger.warning(message, *args, extra=self._extra(step_name))
+        elif secrets:  # whoever formats the exception would write them out
+            stack = responses.stack_of(error, secrets)
+            logger.error(message + "\n%s", *args, stack, extra=self._extra(step_name))
         else:
             logger.error(message, *args, exc_info=error, extra=self._extra(step_name))
 
@@ -122,9 +128,14 @@ class EndpointCall:
         return {"run_id": self.run_id, "workflow": self.workflow.name, "step": step_name}
 
 
-def told_failure(response: EndpointResponse, error: BaseException | str, step_name: str | None = None) -> Failure:
+def told_failure(
+    response: EndpointResponse,
+    error: BaseException | str,
+    step_name: str | None = None,
+    secrets: Collection[str] = (),
+) -> Failure:
     """An answer as observers are told of it."""
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {responses.message_of(error)}"
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {responses.message_of(error, secrets)}"
     return Failure(
         status=response.status,
         error=text,

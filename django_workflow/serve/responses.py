@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import traceback
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from importlib import metadata
@@ -19,6 +20,7 @@ import msgspec
 from django_workflow.errors import NonRetryableError, RetryAfterError, SignatureInvalid
 from django_workflow.protocol import headers as h
 from django_workflow.protocol.durations import to_seconds
+from django_workflow.protocol.secrets import scrub
 from django_workflow.serve.endpoint import EndpointResponse
 
 SUCCESS = "success"
@@ -80,13 +82,21 @@ def unsigned(error: SignatureInvalid) -> EndpointResponse:
 
 
 def failed(
-    error: BaseException, *, step_name: str | None = None, retry: bool = True, show_stack: bool = False
+    error: BaseException,
+    *,
+    step_name: str | None = None,
+    retry: bool = True,
+    show_stack: bool = False,
+    secrets: Collection[str] = (),
 ) -> EndpointResponse:
-    """The answer for an exception: 489 when it must not be tried again, 429 when it names a time, else 500."""
+    """The answer for an exception: 489 when it must not be tried again, 429 when it names a time, else 500.
+
+    `secrets` are texts that do not leave in it.
+    """
     body = {
         "error": _NAMES_ON_THE_WIRE.get(type(error), type(error).__name__),
-        "message": message_of(error),
-        "stack": _stack(error) if show_stack else "",
+        "message": message_of(error, secrets),
+        "stack": stack_of(error, secrets) if show_stack else "",
     }
     headers = {}
     if step_name and (name := header_text(step_name)):
@@ -128,19 +138,19 @@ def _response(status: int, body: dict[str, Any], headers: dict[str, str] | None 
     return EndpointResponse(status, {**HEADERS, **headers} if headers else HEADERS, _encode(body))
 
 
-def message_of(error: BaseException) -> str:
-    """An exception's text, cut and made sendable."""
+def message_of(error: BaseException, secrets: Collection[str] = ()) -> str:
+    """An exception's text without these secrets, cut and made sendable."""
     try:
         text = str(error) or type(error).__name__
     except Exception:  # an exception whose own text fails must not hide what happened
         text = f"{type(error).__name__} (its message could not be made)"
-    return _sendable(text[:LONGEST_MESSAGE])
+    return _sendable(scrub(text, secrets)[:LONGEST_MESSAGE])
 
 
-def _stack(error: BaseException) -> str:
-    """The traceback; of a long one the end, where the cause is."""
+def stack_of(error: BaseException, secrets: Collection[str] = ()) -> str:
+    """The traceback without these secrets; of a long one the end, where the cause is."""
     try:
-        return _sendable("".join(traceback.format_exception(error))[-LONGEST_STACK:])
+        return _sendable(scrub("".join(traceback.format_exception(error)), secrets)[-LONGEST_STACK:])
     except Exception:
         return ""
 

@@ -75,9 +75,11 @@ def _options(call: EndpointCall, *, by_rest: bool) -> TriggerOptions:
     headers = {name: value for name, value in forwarded.items() if not name.lower().startswith(h.PREFIX.lower())}
     labels = call.invocation.labels
     if by_rest:
-        return TriggerOptions(headers=headers, labels=labels)
+        return TriggerOptions(headers=headers, labels=labels, secret=call.workflow.secret)
     labels = tuple(dict.fromkeys((*own.labels, *labels)))
-    return with_default_retries(replace(own, headers={**own.headers, **headers}, labels=labels))
+    return with_default_retries(
+        replace(own, headers={**own.headers, **headers}, labels=labels, secret=call.workflow.secret)
+    )
 
 
 def _run_id(call: EndpointCall) -> str:

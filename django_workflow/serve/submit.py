@@ -230,6 +230,7 @@ class Submitter:
                 retry_delay=invoke.retry_delay,
                 flow_control=invoke.flow_control,
                 labels=invoke.labels,
+                secret=invoke.secret,
                 headers=with_trace(invoke.headers, invoke.workflow),
             )
         )

@@ -32,6 +32,11 @@ def page_of(client: Client, run: Run, view: str = "steps", **query: str) -> str:
     return response.content.decode()
 
 
+def test_a_run_has_a_history(viewing: Client) -> None:
+    run = make_run()
+    assert viewing.get(reverse("admin:django_workflow_run_history", args=[run.pk])).status_code == 200
+
+
 def test_a_run_is_found_by_its_run_id_too(viewing: Client) -> None:
     make_run(run_id="wfr_abc", workflow="fulfil_order")
     for name in ("wfr_abc", "abc"):

@@ -7,14 +7,15 @@ import inspect
 import io
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import DjangoAssertNumQueries
 
-from django_workflow import AsyncWorkflowContext, Client, Workflow, WorkflowContext, step, workflow
+from django_workflow import AsyncWorkflowContext, Client, Secret, Workflow, WorkflowContext, step, workflow
 from django_workflow.models import Run
 from django_workflow.testing import run_workflows
 from django_workflow.testing.factories import make_run
@@ -341,3 +342,50 @@ def test_a_file_that_is_no_export(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="Line 1 is no run") as raised:
         report("--journal", str(file))
     assert raised.value.returncode == 2
+
+
+def test_an_exported_file_holds_no_secret_and_still_tells_what_breaks(deploy: Any, tmp_path: Path) -> None:
+    @dataclass
+    class Login:
+        name: str
+        password: Annotated[str, Secret]
+        pin: Annotated[int, Secret]
+
+    def code(ctx: Any) -> None:
+        ctx.run("sign in", work, ctx.request_payload.name)
+        ctx.wait_for_event("code", "to-check-code")
+
+    @workflow(name="to-check-login", payload=Login)
+    def login(ctx: WorkflowContext[Any]) -> None:
+        code(ctx)
+
+    live(login, Login("ada", "hunter22", 123456))
+    file = tmp_path / "live.jsonl"
+    call_command("workflow_check", "--export", str(file), stdout=io.StringIO())
+    assert "ada" in file.read_text()
+    assert "hunter22" not in file.read_text()
+    assert "123456" not in file.read_text()
+    # A number became a text, which the payload's type does not take: that says nothing about the code.
+    (unsure,) = breaks("--journal", str(file), "--fail-on-break")
+    assert not unsure["is_certain"]
+    assert "check it in the database" in unsure["remedy"]
+
+
+def test_a_renamed_step_is_found_behind_hidden_values(deploy: Any, tmp_path: Path) -> None:
+    def before(ctx: Any) -> None:
+        ctx.run("reserve", work, "reserve")
+        ctx.run("charge", work, "charge")
+        ctx.wait_for_event("approval", "to-check-token")
+
+    @workflow(name="to-check-token", payload=Annotated[str, Secret])
+    def token(ctx: WorkflowContext[Any]) -> None:
+        before(ctx)
+
+    live(token, "hunter22")
+    file = tmp_path / "live.jsonl"
+    call_command("workflow_check", "--export", str(file), stdout=io.StringIO())
+    assert "hunter22" not in file.read_text()
+    deploy(token, renamed)
+    with pytest.raises(CommandError) as raised:
+        call_command("workflow_check", "--journal", str(file), "--fail-on-break", stdout=io.StringIO())
+    assert raised.value.returncode == 1

@@ -61,8 +61,9 @@ class Command(BaseCommand):
             self.stdout.write(to_json({**counts, "breaks": [asdict(found) for found in breaks]}))
         else:
             self._tell(counts, breaks)
-        if breaks and options["fail_on_break"]:
-            raise CommandError(f"{len(breaks)} of {counts['checked']} runs would break.", returncode=BREAKS)
+        certain = sum(found.is_certain for found in breaks)
+        if certain and options["fail_on_break"]:
+            raise CommandError(f"{certain} of {counts['checked']} runs would break.", returncode=BREAKS)
 
     def _chosen(self, options: dict[str, Any]) -> Iterable[RecordedRun]:
         workflow, ids = options["workflow"], options["run"]
@@ -84,7 +85,7 @@ class Command(BaseCommand):
             if missing:
                 raise CommandError(f"--run: no run {', '.join(missing)} is active.", returncode=BAD_INPUT)
             runs = runs.filter(pk__in=[run.pk for run in found if run is not None])
-        return recorded_runs.recorded_runs(runs)
+        return recorded_runs.recorded_runs(runs, hide=bool(options["export"]))
 
     def _read(self, path: str) -> Iterator[RecordedRun]:
         with _opened(path, "r", sys.stdin, "--journal") as file:
