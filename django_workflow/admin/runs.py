@@ -6,12 +6,14 @@ Everything comes from `Run`, `Step` and their neighbours in a number of queries 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.core.paginator import Paginator
 from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
@@ -141,9 +143,9 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             raise PermissionDenied
         query = request.GET.copy()
         keys = [key for key in query.pop("rows", [""])[-1].split(",") if _is_key(key)][: self.list_per_page]
-        since = parse_datetime(query.pop("since", [""])[-1])
+        since = _instant(query.pop("since", [""])[-1])
         request.GET = query  # type: ignore[assignment]
-        runs = cast(RunList, self.get_changelist_instance(request))
+        runs = self._filtered(request)
         newer = runs.queryset.filter(created_at__gt=since)[:MOST_NEW].count() if since else 0
         found = {str(run.pk): run for run in runs.shown(self.get_queryset(request).filter(pk__in=keys))}
         runs.formset = None
@@ -156,7 +158,14 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             raise PermissionDenied
         if form not in FORMATS:
             raise Http404
-        return export(request, self.get_changelist_instance(request).queryset, form)
+        return export(request, self._filtered(request).queryset, form)
+
+    def _filtered(self, request: HttpRequest) -> RunList:
+        """The list that the request's query asks for. Raises BadRequest where Django's own page would lead back."""
+        try:
+            return cast(RunList, self.get_changelist_instance(request))
+        except IncorrectLookupParameters as error:
+            raise BadRequest(f"The list has no such filter: {error}") from error
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         """Those that the user may do. `delete_selected` of the admin is ours: it knows which runs may go."""
@@ -394,6 +403,15 @@ def _value(run: Run, name: str, step_id: int | None) -> Any:
     if name == "result":
         return values.result_of(run)
     raise Http404
+
+
+def _instant(text: str) -> datetime | None:
+    """None for what is no instant with a time zone."""
+    try:
+        instant = parse_datetime(text)
+        return None if instant is None or timezone.is_naive(instant) else instant.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _is_key(text: str) -> bool:

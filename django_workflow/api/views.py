@@ -73,6 +73,7 @@ class WorkflowAPIView(GenericAPIView[Any]):
     versioning_class = None
     filter_backends: Any = ()
     pagination_class: Any = None
+    queryset: Any = Run.objects.none()  # DRF's pages of lists want to see one
 
     def get_exception_handler(self) -> Callable[..., Response | None]:
         return errors.handle
@@ -101,7 +102,6 @@ class WorkflowListView(WorkflowAPIView):
 
     described = Described("workflow_workflows", "List the workflows.", answer=WorkflowSerializer(many=True))
     action_permissions = ("view_run", "trigger_workflow")
-    queryset = Run.objects.none()  # DRF's page of a list wants to see one
 
     def get(self, request: Request) -> Response:
         counts = lookup.runs().active().order_by().values_list("workflow").annotate(number=Count("pk"))

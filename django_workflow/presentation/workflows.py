@@ -11,6 +11,7 @@ from django.db.models import Count, Min
 
 from django_workflow.authoring.registry import registry
 from django_workflow.client.urls import workflow_url
+from django_workflow.errors import Misconfigured
 from django_workflow.models import Run
 from django_workflow.presentation import lookup
 
@@ -99,6 +100,13 @@ def gone(found: dict[str, Numbers]) -> list[Gone]:
     urls = lookup.runs().active().filter(workflow__in=list(missing)).order_by().values_list("workflow")
     one_url = dict(urls.annotate(url=Min("url")))
     return [
-        Gone(name, missing[name].active, is_elsewhere=one_url.get(name) != workflow_url(name))
-        for name in sorted(missing)
+        Gone(name, missing[name].active, is_elsewhere=one_url.get(name) != _own_url(name)) for name in sorted(missing)
     ]
+
+
+def _own_url(name: str) -> str | None:
+    """The URL that a workflow of this site has by that name. Runs from elsewhere have names that could be none here."""
+    try:
+        return workflow_url(name)
+    except Misconfigured:
+        return None

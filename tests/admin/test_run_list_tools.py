@@ -222,3 +222,13 @@ def test_live_rows_are_those_that_were_asked_for_and_what_is_newer_is_counted(ro
     assert str(old.pk) in page  # though it is not running any more
     assert "wfr_newer" not in page
     assert 'data-newer="1"' in page
+
+
+@pytest.mark.parametrize("path", ["export.csv", "live/"])
+def test_queries_that_the_list_does_not_know_are_refused(root: Client, path: str) -> None:
+    assert root.get(f"{LIST}{path}", {"colour": "red"}).status_code == 400
+
+
+@pytest.mark.parametrize("since", ["2030-13-01T00:00:00Z", "soon", "0001-01-01T00:00:00+23:59", ""])
+def test_live_rows_since_no_instant_are_none(root: Client, since: str) -> None:
+    assert root.get(f"{LIST}live/", {"since": since}).status_code == 200

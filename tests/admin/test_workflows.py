@@ -17,6 +17,7 @@ from django_workflow import WorkflowContext, workflow
 from django_workflow.admin.trigger_form import fields_form
 from django_workflow.authoring.payload_schema import payload_schema
 from django_workflow.authoring.registry import registry
+from django_workflow.client.urls import workflow_name
 from django_workflow.engine.records import encode_config
 from django_workflow.models import Run
 from django_workflow.testing import run_workflows
@@ -265,3 +266,11 @@ def test_names_and_payloads_are_text_and_no_html(operator: Client) -> None:
                 assert raw not in page, url
         response = operator.post(trigger_url("quoted<b>"), {"payload-json": HOSTILE})
         assert HOSTILE not in response.content.decode()
+
+
+def test_runs_of_endpoints_elsewhere_may_have_names_that_no_workflow_here_can_have(viewing: Client) -> None:
+    url = "https://shop.example/flows/a%2Fb"
+    make_run(workflow=workflow_name(url), url=url, status="running")
+    page = viewing.get("/admin/django_workflow/registeredworkflow/")
+    assert page.status_code == 200
+    assert "a/b" in page.content.decode()
