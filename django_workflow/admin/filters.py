@@ -70,13 +70,15 @@ class ColumnFilter(ConditionFilter):
 
 
 class StatusFilter(ColumnFilter):
-    """Groups of statuses first. A status of an active run is marked as belonging to that group, and so on."""
+    """Each group of statuses before those that belong to it."""
 
     title = _("status")
     parameter_name = column = "status"
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> Choices:
-        return [(lookup.ACTIVE, _("Active")), (lookup.FINISHED, _("Finished")), *Run.Status.choices]
+        active = [choice for choice in Run.Status.choices if choice[0] not in Run.FINAL]
+        final = [choice for choice in Run.Status.choices if choice[0] in Run.FINAL]
+        return [(lookup.ACTIVE, _("Active")), *active, (lookup.FINISHED, _("Finished")), *final]
 
     def condition(self, value: str, queryset: Any) -> Q:
         return Q(status__in=_statuses(value))
@@ -85,9 +87,10 @@ class StatusFilter(ColumnFilter):
         return sum(numbers.get(status, 0) for status in _statuses(choice))
 
     def choices(self, changelist: Any) -> Iterator[Any]:
-        """With `group`: "head" for a group, "member" for what belongs to one."""
-        for index, choice in enumerate(super().choices(changelist)):
-            yield choice | {"group": "" if index == 0 else "head" if index <= 2 else "member"}
+        """With `is_member`: whether a choice belongs to a group."""
+        names = [None, *(name for name, _title in self.lookup_choices)]
+        for name, choice in zip(names, super().choices(changelist), strict=True):
+            yield choice | {"is_member": name in Run.Status.values}
 
 
 class WorkflowFilter(ColumnFilter):
