@@ -24,11 +24,12 @@ from django_workflow.api.described import ANY, TEXT, Described
 from django_workflow.api.filters import PARAMETERS, filter_runs
 from django_workflow.api.pages import NewestFirst
 from django_workflow.api.permissions import HasActionPermission, may
-from django_workflow.api.serializers import BulkOperationSerializer, PerformedSerializer
+from django_workflow.api.serializers import BulkOperationSerializer, PerformedSerializer, RevealedSerializer
 from django_workflow.api.views import OneRunView, WorkflowAPIView
 from django_workflow.conf import get_settings
 from django_workflow.control import bulk
 from django_workflow.control.actions import ACTIONS
+from django_workflow.control.reveal import PERMISSION, reveal
 from django_workflow.models import BulkOperation, Run
 from django_workflow.presentation import lookup
 
@@ -210,6 +211,30 @@ class MarkHandledView(RunActionView):
 class RetryFailureFunctionView(RunActionView):
     action_name = "retry_failure_function"
     described = _described("retry_failure_function", "Call a run's failure function again, which has failed.")
+
+
+class RevealView(OneRunView):
+    """`POST runs/<run_id>/reveal/` with a `reason`, which is noted in the run's history."""
+
+    permission_classes = (HasActionPermission,)
+    action_permissions = (PERMISSION,)
+    workflow_throttle_scope = throttles.CONTROL
+    described = Described(
+        "workflow_run_reveal",
+        "See what is hidden of a run's payload and results.",
+        answer=RevealedSerializer,
+        body=_body(_REASON, "reason"),
+        body_is_required=True,
+        problems=(404, 409),
+    )
+
+    def post(self, request: Request, run_id: str) -> Response:
+        run, body = self.get_run(), read(request, Body)
+        if not body.reason.strip():
+            raise ValidationError({"reason": _("Say why you need to see it: the reason is noted.")})
+        revealed = reveal(run, by=request.user, reason=body.reason)
+        steps = [{"step_id": number, "result": result} for number, result in sorted(revealed.results.items())]
+        return Response({"run_id": run.run_id, "payload": revealed.payload, "result": revealed.result, "steps": steps})
 
 
 # Many runs

@@ -223,6 +223,20 @@ class PerformedSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
+class RevealedStepSerializer(serializers.Serializer[Any]):
+    step_id = serializers.IntegerField()
+    result = serializers.JSONField(allow_null=True)
+
+
+class RevealedSerializer(serializers.Serializer[Any]):
+    """A run's values with nothing hidden but credentials in headers. Steps without a result are left out."""
+
+    run_id = serializers.CharField()
+    payload = serializers.JSONField(allow_null=True)
+    result = serializers.JSONField(allow_null=True)
+    steps = RevealedStepSerializer(many=True)
+
+
 class BulkErrorSerializer(serializers.Serializer[Any]):
     run_id = serializers.CharField(allow_blank=True)
     error = serializers.CharField()

@@ -28,6 +28,7 @@ urlpatterns = [
         acting.RetryFailureFunctionView.as_view(),
         name="run-retry-failure-function",
     ),
+    path("runs/<str:run_id>/reveal/", acting.RevealView.as_view(), name="run-reveal"),
     path("bulk-operations/", acting.BulkOperationListView.as_view(), name="bulk-operations"),
     path("bulk-operations/start/", acting.BulkStartView.as_view(), name="bulk-start"),
     path("bulk-operations/<str:pk>/", acting.BulkOperationView.as_view(), name="bulk-operation"),

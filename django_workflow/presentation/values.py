@@ -111,10 +111,12 @@ def declared_secrets(workflow: str) -> Paths:
         return ()
 
 
-def payload_of(run: Run) -> Any:
-    if is_redacted(run):
+def payload_of(run: Run, *, revealed: bool = False) -> Any:
+    """A run's payload. `revealed`: with what is hidden of it, for `control.reveal`."""
+    if is_redacted(run) and not revealed:
         return REDACTED
-    return parsed(run.payload, is_base64=run.payload_is_base64, secret=within(PAYLOAD, secrets_of(run)))
+    secret = () if revealed else within(PAYLOAD, secrets_of(run))
+    return parsed(run.payload, is_base64=run.payload_is_base64, secret=secret)
 
 
 def headers_of(run: Run) -> dict[str, Any]:
@@ -126,10 +128,11 @@ def headers_of(run: Run) -> dict[str, Any]:
     return masked_headers(redact_headers(config.headers, config.redact))
 
 
-def result_of(run: Run) -> Any:
-    if is_redacted(run) and run.result is not None:
+def result_of(run: Run, *, revealed: bool = False) -> Any:
+    """What a run returned. `revealed`: with what is hidden of it, for `control.reveal`."""
+    if is_redacted(run) and run.result is not None and not revealed:
         return REDACTED
-    return parsed(run.result, secret=within(RESULT, secrets_of(run)))
+    return parsed(run.result, secret=() if revealed else within(RESULT, secrets_of(run)))
 
 
 def scheduled_payload(schedule: Schedule) -> Any:
@@ -148,23 +151,28 @@ def on_one_line(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def step_results(run: Run, steps: Iterable[Step], *, largest: int | None = None) -> dict[int, Any]:
-    """Results by step id, in one query; without those of steps whose message is longer than `largest` characters."""
+def step_results(
+    run: Run, steps: Iterable[Step], *, largest: int | None = None, revealed: bool = False
+) -> dict[int, Any]:
+    """Results by step id, in one query; without those of steps whose message is longer than `largest` characters.
+
+    `revealed`: with what is hidden of them, for `control.reveal`.
+    """
     positions = {step.position: step.step_id for step in steps if step.position is not None}
     if not positions:
         return {}
-    if is_redacted(run):
+    if is_redacted(run) and not revealed:
         return dict.fromkeys(positions.values(), REDACTED)
     entries = JournalEntry.objects.using(run._state.db).filter(run=run, position__in=positions)
     if largest is not None:
         entries = entries.annotate(length=Length("body")).filter(length__lte=largest)
     return {
-        positions[position]: _out(body, is_base64)
+        positions[position]: _out(body, is_base64, revealed)
         for position, body, is_base64 in entries.values_list("position", "body", "body_is_base64")
     }
 
 
-def _out(body: str, is_base64: bool) -> Any:
+def _out(body: str, is_base64: bool, revealed: bool) -> Any:
     """The result inside a journalled step: its `out` is JSON text, in waits base64 of what the event carried."""
     raw = base64.b64decode(body) if is_base64 else body
     try:
@@ -172,7 +180,8 @@ def _out(body: str, is_base64: bool) -> Any:
     except msgspec.MsgspecError:
         return parsed(body, is_base64=is_base64)
     is_event = step.step_type in _WAITS and bool(step.out) and not step.wait_timeout
-    return parsed(step.out, is_base64=is_event, secret=step.secret, step_type=step.step_type)
+    secret = () if revealed else step.secret
+    return parsed(step.out, is_base64=is_event, secret=secret, step_type=step.step_type)
 
 
 def waiter_answer(waiter: Waiter, *, redacted: bool) -> Any:
