@@ -99,7 +99,7 @@ class Settings:
     """Run every sync `ctx.run` in one transaction with its result."""
 
     steps_per_call: int = 1
-    """Steps that one call of a workflow may run (in process only)."""
+    """Steps that one call of a workflow may run, each committed before the next begins (in a worker's process only)."""
 
     max_payload_bytes: int = 1024 * 1024
     """Largest payload of a trigger, in bytes of JSON."""

@@ -109,7 +109,7 @@ class WorkflowOptions:
     """Time zone of the schedule."""
 
     steps_per_call: int | None = None
-    """Steps that one call may run (in process only)."""
+    """Steps that one call may run, each committed before the next begins; None: as the setting says."""
 
     atomic_steps: bool | None = None
     """Whether sync steps run in one transaction with their result when they do not say."""

@@ -17,14 +17,18 @@ SESSION_KEY = "django_workflow.session"
 
 
 class DeliverySession(Protocol):
-    """What `serve` may know of it: that it exists, its journal, and how to say that a step's function starts."""
+    """What `serve` may know of it: that it exists, its journal, and how to say that a step starts or is done."""
 
     run_id: str
 
     def step_started(self, step: Step) -> None: ...
 
     def replay(self) -> Journal | None:
-        """The run's journal, when it need not be made from its messages; for this delivery alone."""
+        """The run's journal, when it need not be made from its messages; for this delivery alone, which adds nothing to
+        it."""
+
+    def go_on(self) -> bool:
+        """Have the step that was just submitted committed now. True: the invocation may go on with the next one."""
 
 
 current_session: ContextVar[DeliverySession | None] = ContextVar("django_workflow_session", default=None)

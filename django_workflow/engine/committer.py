@@ -19,7 +19,7 @@ from django.db import InterfaceError, OperationalError, connections
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
-from django_workflow.engine.local_starts import Start
+from django_workflow.engine.local_starts import LOOK_AGAIN, Start
 from django_workflow.engine.publishing import start_together
 from django_workflow.engine.records import Lease
 from django_workflow.engine.settle import fold
@@ -176,6 +176,14 @@ def _by_run(facts: Sequence[Fact]) -> list[list[Fact]]:
     return list(runs.values())
 
 
+def _tell_continuations(batch: Sequence[Fact], busy: Sequence[Fact]) -> None:
+    """Let invocations go on whose steps are committed."""
+    waiting = {id(fact) for fact in busy}
+    for fact in batch:
+        if isinstance(fact, Settlement) and fact.continuation is not None and id(fact) not in waiting:
+            fact.continuation.settled.set()
+
+
 def _merge(into: Written, part: Written) -> None:
     into.after.followups += part.after.followups
     into.after.started += part.after.started
@@ -238,6 +246,17 @@ class Committer:
                 self._condition.wait_for(lambda: len(self._facts) < MOST_QUEUED or self._stopping)
             self._facts.append(fact)
             self._condition.notify_all()
+
+    def write_now(self, settlement: Settlement) -> bool:
+        """Queue what an invocation submitted so far, and wait for its commit. False: this thread may not wait."""
+        assert settlement.continuation is not None
+        if not self._may_wait():
+            return False
+        self.put(settlement)
+        while not settlement.continuation.settled.wait(LOOK_AGAIN):
+            if not self.alive:
+                return False
+        return True
 
     def accept(self, start: Start) -> bool:
         """Write these starts with what else has gathered. False: this thread may not wait for that."""
@@ -311,6 +330,7 @@ class Committer:
                 continue
             self.commits += 1
             self._done(written.after)
+            _tell_continuations(batch, written.busy)
             for start in starts:
                 start.settled.set()
             starts = []

@@ -75,9 +75,17 @@ class Dispatcher:
     """Asked when all is ready for the call; False: it is not made, and NotStarted is raised."""
 
     def dispatch(
-        self, lease: Lease, report: Callable[[Fact], None], opened: Callable[[Session], None] | None = None
+        self,
+        lease: Lease,
+        report: Callable[[Fact], None],
+        opened: Callable[[Session], None] | None = None,
+        write: Callable[[Settlement], bool] | None = None,
     ) -> Dispatched:
-        """Make the call. Never raises for what a destination does; NotStarted when `may_start` says so."""
+        """Make the call. Never raises for what a destination does; NotStarted when `may_start` says so.
+
+        `write` commits what an invocation has submitted so far and waits for that; False when it may not. Without it
+        every call runs one step.
+        """
         started_at = lease.started_at = self.now()
         session: Session | None = None
         if not is_internal(lease.destination):
@@ -89,7 +97,8 @@ class Dispatcher:
         elif lease.kind == Delivery.Kind.MESSAGE:
             answer = self._message_in_process(lease)
         else:
-            session, answer = self._in_process(lease, report, opened)
+            session, answer = self._in_process(lease, report, opened, write)
+        started_at = lease.started_at  # of its last step
         settlement = Settlement(lease, tuple(session.requests) if session else (), answer, started_at, self.now())
         if calls.isEnabledFor(logging.DEBUG):
             told = answer.error or answer.status
@@ -99,7 +108,11 @@ class Dispatcher:
     # In process
 
     def _in_process(
-        self, lease: Lease, report: Callable[[Fact], None], opened: Callable[[Session], None] | None
+        self,
+        lease: Lease,
+        report: Callable[[Fact], None],
+        opened: Callable[[Session], None] | None,
+        write: Callable[[Settlement], bool] | None,
     ) -> tuple[Session | None, Answer]:
         assert lease.run_key is not None
         info = self.cache.info(lease.run_key)
@@ -109,7 +122,7 @@ class Dispatcher:
         if not self.trusted:
             headers[names.SIGNATURE] = self._signature(lease.destination, body)
             return None, self._call(internal_request(lease.destination, headers, body, None), info.run_id)
-        session = Session(lease, info, journal, self.cache, self.now, report)
+        session = Session(lease, info, journal, self.cache, self.now, report, write)
         if opened is not None:
             opened(session)
         token = current_session.set(session)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Event
 from typing import Any
 from uuid import UUID
 
@@ -41,15 +42,30 @@ class Answer:
         return next((values[0] for key, values in self.headers.items() if key.lower() == wanted and values), None)
 
 
+class Continuation:
+    """An invocation that waits for the commit of its step, to go on with the next one in the same call.
+
+    `lease` is what it holds then; None when it may not go on, because the run is over or others make its next call.
+    """
+
+    __slots__ = ("lease", "settled")
+
+    def __init__(self) -> None:
+        self.lease: Lease | None = None
+        self.settled = Event()
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """A delivery came back: what its endpoint submitted, and what it answered."""
+    """A delivery came back: what its endpoint submitted, and what it answered. With a `continuation` it came back from
+    a step only, and goes on."""
 
     lease: Lease
     requests: tuple[Taken, ...]
     answer: Answer
     started_at: datetime
     finished_at: datetime
+    continuation: Continuation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,17 @@ class Lease:
     def message_id(self) -> str:
         return message_id_of(self.message_key)
 
+    def go_on_as(self, following: Lease, now: datetime) -> None:
+        """Become the lease of the run's next call, which the same invocation makes."""
+        self.message_key = following.message_key
+        self.position = following.position
+        self.fence = following.fence
+        self.chain = following.chain
+        self.attempt = self.rescues = 0
+        self.step_id, self.step_name = None, ""
+        self.running, self.start_written = None, False
+        self.started_at = now
+
 
 _config_decoder = msgspec.json.Decoder(RunConfig)
 _message_decoder = msgspec.json.Decoder(StoredMessage)

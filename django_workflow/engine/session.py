@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from django_workflow.engine.facts import Emitted, Fact, StepStarted, Taken
+from django_workflow.engine.facts import Answer, Continuation, Emitted, Fact, Settlement, StepStarted, Taken
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.records import Lease, RunInfo
 from django_workflow.engine.unit_of_work import After
+from django_workflow.protocol import headers as names
 from django_workflow.protocol.identifiers import message_id_of, uuid7
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import Batch, CancelRun, EngineRequest, FinishRun, Publish, Published, Wait
@@ -24,6 +25,9 @@ from django_workflow.replay.journal import Journal
 from django_workflow.replay.port import PROGRESS_EVENT
 
 _encoder = msgspec.json.Encoder()
+
+ACCEPTED = Answer(status=200, headers={names.WORKFLOW_SDK_VERSION: [names.PROTOCOL_VERSION]})
+"""The answer of an endpoint that has submitted something, as far as it is known before it comes."""
 
 
 class Session:
@@ -37,6 +41,7 @@ class Session:
         cache: JournalCache,
         now: Callable[[], datetime],
         report: Callable[[Fact], None],
+        write: Callable[[Settlement], bool] | None = None,
     ) -> None:
         self.lease = lease
         self.info = info
@@ -51,6 +56,7 @@ class Session:
         self._cache = cache
         self._now = now
         self._report = report
+        self._write = write
         self._held_back: list[Fact] = []
 
     def replay(self) -> Journal | None:
@@ -72,6 +78,23 @@ class Session:
             self._held_back.append(fact)
         else:
             self._report(fact)
+
+    def go_on(self) -> bool:
+        lease = self.lease
+        # What a step is told of its attempt was told to the whole call: one that was tried before goes on no further.
+        if self._write is None or self.atomic or len(self.requests) != 1 or lease.attempt or lease.rescues:
+            return False
+        continuation = Continuation()
+        requests = tuple(self.requests)
+        settlement = Settlement(lease, requests, ACCEPTED, self.step_started_at, self._now(), continuation)
+        if not self._write(settlement):
+            return False
+        self.requests.clear()
+        if continuation.lease is None:
+            return False
+        lease.go_on_as(continuation.lease, self._now())
+        self.start_told = False
+        return True
 
     def start_fact(self) -> StepStarted:
         return StepStarted(self.lease, self.step_started_at)

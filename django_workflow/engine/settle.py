@@ -41,6 +41,8 @@ NOTHING_SUBMITTED = "The endpoint answered with status {status}, and submitted n
 def fold(unit: UnitOfWork, fact: Fact) -> None:
     """Fold one fact into the unit. Facts of lost leases and of deleted runs change nothing."""
     lease = fact.lease
+    if isinstance(fact, Settlement) and fact.continuation is not None:
+        fact.continuation.lease = None  # what a batch that was refused had said counts no more
     if isinstance(fact, Settlement) and (lease.flow_key or lease.queue):
         unit.after.wake = True  # its slot or place is free for another
     if lease.kind == Delivery.Kind.MESSAGE:
@@ -171,7 +173,9 @@ def _settle_sequential(
     body, _ = stored(message.body)
     unit.add_entry(state, key, body, call_type=CallType.STEP, step=step)
     record_result(unit, state, step, position, due=due, lease=lease, started_at=fact.started_at)
-    if goes_on:
+    if goes_on and fact.continuation is not None:
+        fact.continuation.lease = _next_lease(lease, key, position)
+    elif goes_on:
         unit.continue_with(_next_lease(lease, key, position))
     else:
         unit.after.wake = True

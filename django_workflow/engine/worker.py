@@ -81,7 +81,7 @@ class Worker:
         self._orphans: set[tuple[UUID, int]] = set()
         self._in_flight = 0
         self._running: dict[UUID, Session] = {}
-        self._held: dict[tuple[UUID, int], Lease] = {}
+        self._held: dict[int, Lease] = {}  # by identity: a call of several steps moves on with its lease
         self._overdue: set[UUID] = set()
         # Deliveries that lost workers again and again are made one at a time: if one of them ends its process each
         # time, those beside it are not lost with it.
@@ -195,7 +195,7 @@ class Worker:
             self._suspects.clear()
             self._in_flight -= len(leases)
             for lease in leases:
-                self._held.pop((lease.key, lease.fence), None)
+                self._held.pop(id(lease), None)
         assert self.key is not None
         release(self.alias, self.key, leases)
 
@@ -240,7 +240,7 @@ class Worker:
     def _take(self, leases: list[Lease]) -> None:
         with self._lock:
             self._in_flight += len(leases)
-            self._held.update({(lease.key, lease.fence): lease for lease in leases})
+            self._held.update({id(lease): lease for lease in leases})
         short = []
         for lease in leases:
             if lease.rescues >= SUSPECT_RESCUES:
@@ -309,7 +309,7 @@ class Worker:
             if session is not None and session.lease is lease:  # the next delivery of the same row may have opened
                 del self._running[lease.key]
                 self._overdue.discard(lease.key)
-            self._held.pop((lease.key, lease.fence), None)
+            self._held.pop(id(lease), None)
             self._in_flight -= 1
             if self._suspect is lease:
                 self._suspect = None
@@ -328,7 +328,7 @@ class Worker:
             self._drop_broken_connections()
             if lease.rescues and not count_start(self.alias, lease):
                 return None
-            dispatched = self._dispatcher.dispatch(lease, self.committer.put, self._opened)
+            dispatched = self._dispatcher.dispatch(lease, self.committer.put, self._opened, self._write_now)
         except NotStarted:
             return None
         except (OperationalError, InterfaceError) as error:
@@ -354,6 +354,13 @@ class Worker:
             logger.error("A step left its database connection inside a transaction; what it did not commit is undone.")
             connection.close()
             del connections[self.alias]
+
+    def _write_now(self, settlement: Settlement) -> bool:
+        """Commit a step whose invocation goes on. False on the threads for short deliveries: they must not wait."""
+        assert self.committer is not None
+        if self._runner is not None and self._runner.role.is_mine:
+            return False
+        return self.committer.write_now(settlement)
 
     def _opened(self, session: Session) -> None:
         with self._lock:
@@ -443,7 +450,7 @@ class Worker:
         assert self.key is not None
         assert self.committer is not None
         with self._lock:
-            known = {key for key, _ in self._held}
+            known = {lease.key for lease in self._held.values()}
         found = orphans(self.alias, self.key, known | self.committer.lease_keys())
         again = found & self._orphans  # seen twice: not just on its way from a commit to the pool
         if again:

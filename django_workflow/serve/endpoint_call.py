@@ -12,6 +12,7 @@ from django_workflow.authoring.decorator import Workflow
 from django_workflow.client.client import Client
 from django_workflow.client.observer import Failure, Observer
 from django_workflow.client.session import DeliverySession
+from django_workflow.conf import get_settings
 from django_workflow.errors import NonRetryableError, PayloadInvalid, QuotaExceeded, RetryAfterError, RunEnded
 from django_workflow.protocol import headers as h
 from django_workflow.protocol.invocation import Invocation
@@ -73,7 +74,12 @@ class EndpointCall:
             observer=self.observer,
             created_at=invocation.created_at,
             invoke_count=invocation.invoke_count,
+            steps_per_call=self.steps_per_call,
         )
+
+    @property
+    def steps_per_call(self) -> int:
+        return self.workflow.options.steps_per_call or get_settings().steps_per_call
 
     def failed(
         self, error: BaseException, *, step_name: str | None = None, by_engine: bool = False

@@ -107,7 +107,8 @@ def execute(call: EndpointCall) -> EndpointResponse:
         call.observer.arrived()
     submitter = call.submitter()
     try:
-        journal = call.session.replay() if call.session is not None else None
+        # A call of several steps adds them to its journal.
+        journal = call.session.replay() if call.session is not None and call.steps_per_call == 1 else None
         if journal is None:
             journal = Journal.from_messages(steps.messages)
         if journal.is_last_duplicate:

@@ -7,6 +7,7 @@ requests of their own; which engine takes them is the client's business. Source:
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -33,6 +34,9 @@ from django_workflow.replay.outcome import (
     WaitSubmission,
 )
 
+LONGEST_CALL = 1.0
+"""Seconds after which a call of several steps runs no further one."""
+
 logger = logging.getLogger("django_workflow.serve")
 
 
@@ -50,12 +54,15 @@ def use_emitter(emitter: Emitter | None) -> None:
 class Submitter:
     """Implements `replay.port.Port` for one invocation of run `run_id` at `url`.
 
-    `created_at` in Unix milliseconds; `invoke_count` says how many workflows have invoked one another up to this run.
+    `created_at` in Unix milliseconds; `invoke_count` says how many workflows have invoked one another up to this run,
+    `steps_per_call` how many steps this invocation may run where its engine writes them down in between.
     """
 
     __slots__ = (
         "_fields",
         "_headers",
+        "_steps_left",
+        "_until",
         "client",
         "created_at",
         "invoke_count",
@@ -75,6 +82,7 @@ class Submitter:
         observer: Observer | None = None,
         created_at: int | None = None,
         invoke_count: int = 0,
+        steps_per_call: int = 1,
     ) -> None:
         self.client = client
         self.run_id = run_id
@@ -83,6 +91,8 @@ class Submitter:
         self.observer = observer
         self.created_at = created_at
         self.invoke_count = invoke_count
+        self._steps_left = steps_per_call
+        self._until = time.monotonic() + LONGEST_CALL if steps_per_call > 1 else 0.0
         self._fields = WorkflowFields(run_id=run_id, url=url, features=FEATURES, sdk_version=h.PROTOCOL_VERSION)
         self._headers = {**STEP_HEADERS, h.WORKFLOW_INVOKE_COUNT: str(invoke_count)} if invoke_count else STEP_HEADERS
 
@@ -121,7 +131,19 @@ class Submitter:
             self.client.transport.send(request)
         if self.observer is not None:
             self.observer.submitted(submissions, invoked)
-        return False
+        return self._goes_on(submissions)
+
+    def _goes_on(self, submissions: Sequence[Submission]) -> bool:
+        """Whether this was the result of a single step, is committed, and another step may run in the same call."""
+        self._steps_left -= 1
+        if self.session is None or self._steps_left <= 0 or len(submissions) != 1:
+            return False
+        (only,) = submissions
+        if not isinstance(only, StepSubmission) or only.delay or only.not_before:
+            return False
+        if only.step.is_plan or only.step.concurrent > 1 or time.monotonic() > self._until:
+            return False
+        return self.session.go_on()
 
     def transaction(self) -> AbstractContextManager[None]:
         return self.client.transport.atomic()

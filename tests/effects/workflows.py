@@ -30,6 +30,13 @@ def ten_effects(ctx: WorkflowContext[float]) -> list[str]:
     return done
 
 
+@workflow(name="plain-effects")
+def plain_effects(ctx: WorkflowContext[float]) -> list[str]:
+    """Ten steps of `payload` seconds each, none of them atomic."""
+    names = [f"step {number}" for number in range(STEPS)]
+    return [ctx.run(name, write_effect, ctx.workflow_run_id, name, ctx.request_payload, False) for name in names]
+
+
 @workflow(name="every-kind", retries=3, retry_delay=0.01)
 def every_kind(ctx: WorkflowContext[float]) -> list[Any]:
     """A step of each kind that needs nobody else; steps whose name says so are atomic. `payload` as above."""

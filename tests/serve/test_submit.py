@@ -201,6 +201,9 @@ class Session:
     def replay(self) -> None:
         return None
 
+    def go_on(self) -> bool:
+        return False
+
     def step_started(self, step: Step) -> None:
         self.started.append(step)
 

@@ -37,6 +37,9 @@ class Session:
     def replay(self) -> None:
         return None
 
+    def go_on(self) -> bool:
+        return False
+
     def step_started(self, step: object) -> None:
         pass
 
