@@ -19,13 +19,15 @@ from django.db import InterfaceError, OperationalError, connections
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
-from django_workflow.engine.local_starts import LOOK_AGAIN, Start
+from django_workflow.engine.local_requests import LOOK_AGAIN, Asked
 from django_workflow.engine.publishing import start_together
 from django_workflow.engine.records import Lease
 from django_workflow.engine.settle import fold
 from django_workflow.engine.short_deliveries import Role, ShortDeliveries
 from django_workflow.engine.unit_of_work import After, UnitOfWork
+from django_workflow.engine.waiters import notify_together
 from django_workflow.models import Delivery, Run
+from django_workflow.protocol.requests import Batch, Notify
 
 logger = logging.getLogger("django_workflow.engine")
 
@@ -56,21 +58,21 @@ class Writer:
     room: Callable[[], int] = lambda: 0
     """How many deliveries of new runs the worker can begin with at once."""
 
-    def write(self, facts: Sequence[Fact], starts: Sequence[Start] = ()) -> Written:
-        """Write a batch as one transaction; if the database refuses it, run by run, and hand the starts back.
+    def write(self, facts: Sequence[Fact], asked: Sequence[Asked] = ()) -> Written:
+        """Write a batch as one transaction; if the database refuses it, run by run, and hand back what is asked for.
 
         A run that fails alone is settled as a failed attempt with that error. Raises OperationalError and
         InterfaceError (database away, locked, deadlock): the same facts may then be written again, as each counts
         once under its fence.
         """
         try:
-            return self._write(facts, starts, careful=False)
+            return self._write(facts, asked, careful=False)
         except (OperationalError, InterfaceError):
             raise
         except Exception:
             logger.info("A batch of %d facts was refused; writing them run by run.", len(facts), exc_info=True)
-        for start in starts:
-            start.hand_back()
+        for one in asked:
+            one.hand_back()
         return self.write_by_run(facts)
 
     def write_by_run(self, facts: Sequence[Fact]) -> Written:
@@ -113,7 +115,7 @@ class Writer:
             logger.exception("Not even the failure of run %s can be written.", facts[0].lease.run_key)
             return Written(After())
 
-    def _write(self, facts: Sequence[Fact], starts: Sequence[Start], *, careful: bool) -> Written:
+    def _write(self, facts: Sequence[Fact], asked: Sequence[Asked], *, careful: bool) -> Written:
         busy: list[Fact] = []
         with engine_atomic(self.alias):
             unit = UnitOfWork(self.alias, self.now(), self.cache, worker_key=self.worker_key)
@@ -126,16 +128,26 @@ class Writer:
                 locked = unit.lock(parents.values(), skip_locked=True)
                 held = _held_by_others(self.alias, {key for key in parents.values() if not unit.has(key)} - locked)
                 busy_runs |= {key for key, parent in parents.items() if parent in held}
+            if asked:
+                self._do(unit, asked)
             for fact in facts:
                 if fact.lease.run_key in busy_runs:
                     busy.append(fact)
                 else:
                     fold(unit, fact)
-            if starts:
-                unit.room = self.room()
-                start_together(unit, starts)
             after = unit.flush()
         return Written(after, busy)
+
+    def _do(self, unit: UnitOfWork, asked: Sequence[Asked]) -> None:
+        """What is asked for comes first: events are for those who wait already."""
+        unit.room = self.room()
+        notifies = [one for one in asked if isinstance(one.request, Notify)]
+        starts = [one for one in asked if isinstance(one.request, Batch)]
+        if notifies:
+            notify_together(unit, notifies)
+        if starts:
+            start_together(unit, starts)
+        unit.room = None
 
 
 def _parents_of(facts: Sequence[Fact], cache: JournalCache) -> dict[UUID, UUID]:
@@ -213,7 +225,7 @@ class Committer:
         self._writer = writer
         self._done = done
         self._facts: deque[Fact] = deque()
-        self._starts: list[Start] = []
+        self._asked: list[Asked] = []
         self._condition = Condition()
         self._stopping = False
         self._writing = False
@@ -225,7 +237,7 @@ class Committer:
     @property
     def idle(self) -> bool:
         """Whether everything queued so far is written."""
-        return not self._facts and not self._starts and not self._writing
+        return not self._facts and not self._asked and not self._writing
 
     def lease_keys(self) -> set[UUID]:
         """The deliveries whose facts wait to be written."""
@@ -258,12 +270,12 @@ class Committer:
                 return False
         return True
 
-    def accept(self, start: Start) -> bool:
-        """Write these starts with what else has gathered. False: this thread may not wait for that."""
+    def accept(self, asked: Asked) -> bool:
+        """Write what is asked for with what else has gathered. False: this thread may not wait for that."""
         with self._condition:
             if self._stopping or not self.alive or not self._may_wait():
                 return False
-            self._starts.append(start)
+            self._asked.append(asked)
             self._condition.notify_all()
             return True
 
@@ -280,48 +292,48 @@ class Committer:
 
     def _turn(self) -> bool:
         with self._condition:
-            self._condition.wait_for(lambda: self._facts or self._starts or self.short or self._stopping)
-            if not self._facts and not self._starts and not self.short:
+            self._condition.wait_for(lambda: self._facts or self._asked or self.short or self._stopping)
+            if not self._facts and not self._asked and not self.short:
                 return False
         if self.short and not self.short.make_some(self.role, self.put):
             return True  # another thread has the role now
         self._write(*self._take())
         return True
 
-    def _take(self) -> tuple[list[Fact], list[Start]]:
+    def _take(self) -> tuple[list[Fact], list[Asked]]:
         with self._condition:
             self._writing = True
             self._batch = [self._facts.popleft() for _ in range(min(len(self._facts), LARGEST_BATCH))]
-            starts, self._starts = self._starts[:LARGEST_BATCH], self._starts[LARGEST_BATCH:]
+            asked, self._asked = self._asked[:LARGEST_BATCH], self._asked[LARGEST_BATCH:]
             self._condition.notify_all()  # steps that wait until fewer facts do
-            return self._batch, starts
+            return self._batch, asked
 
-    def _write(self, batch: list[Fact], starts: list[Start]) -> None:
-        """Write a batch however long the database is away: nothing is dropped. Starts are not kept so long."""
+    def _write(self, batch: list[Fact], asked: list[Asked]) -> None:
+        """Write a batch however long the database is away: nothing is dropped. What is asked for is not kept so."""
         try:
-            self._write_until_done(batch, starts)
+            self._write_until_done(batch, asked)
         finally:
-            for start in starts:
-                if not start.settled.is_set():
-                    start.hand_back()
+            for one in asked:
+                if not one.is_settled:
+                    one.hand_back()
             with self._condition:
                 self._writing = False
                 self._batch = []
 
-    def _write_until_done(self, batch: list[Fact], starts: list[Start]) -> None:
+    def _write_until_done(self, batch: list[Fact], asked: list[Asked]) -> None:
         pause, failures = FIRST_PAUSE, 0
-        while batch or starts:
+        while batch or asked:
             try:
                 # An error that stays may be one run's alone (a packet too large): the others need not wait for it.
                 if failures < PATIENCE:
-                    written = self._writer.write(batch, starts)
+                    written = self._writer.write(batch, asked)
                 else:
                     written = self._writer.write_by_run(batch)
             except (OperationalError, InterfaceError) as error:
                 failures += 1
-                for start in starts:
-                    start.hand_back()
-                starts = []
+                for one in asked:
+                    one.hand_back()
+                asked = []
                 logger.warning("The database does not take results (%s); trying again in %.2f s.", error, pause)
                 connections[self._writer.alias].close()
                 with self._condition:
@@ -331,9 +343,9 @@ class Committer:
             self.commits += 1
             self._done(written.after)
             _tell_continuations(batch, written.busy)
-            for start in starts:
-                start.settled.set()
-            starts = []
+            for one in asked:
+                one.settle()
+            asked = []
             batch = self._with_newer_facts(written.busy)
             if batch:
                 with self._condition:

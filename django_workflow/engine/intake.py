@@ -163,8 +163,7 @@ def add_first_delivery(
         due_at=due,
         created_at=unit.now,
     )
-    if leased and due <= unit.now and not row.flow_key and unit.room > 0 and unit.worker_key is not None:
-        unit.room -= 1
+    if leased and due <= unit.now and not row.flow_key and unit.takes_another() and unit.worker_key is not None:
         row.worker_id, row.fence = unit.worker_key, 1
         lease = lease_of(row, unit.worker_key)
         lease.claimed_at = unit.now

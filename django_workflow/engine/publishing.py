@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 
 from django_workflow.engine import intake, limits, messages, rest_starts
 from django_workflow.engine.leases import warn_without_worker
-from django_workflow.engine.local_starts import Start
+from django_workflow.engine.local_requests import Asked
 from django_workflow.engine.records import milliseconds
 from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.errors import EngineError, MessageInvalid
@@ -21,7 +21,7 @@ from django_workflow.protocol import headers as h
 from django_workflow.protocol.identifiers import LONGEST_RUN_ID, message_id_of, uuid7
 from django_workflow.protocol.invoke import decode_invoke
 from django_workflow.protocol.publish import Message
-from django_workflow.protocol.requests import Published
+from django_workflow.protocol.requests import Batch, Published
 
 Answers = Published | tuple[Published, ...]
 """A message for a URL group is answered with one item per endpoint."""
@@ -107,23 +107,23 @@ def _start(unit: UnitOfWork, message: Message, caller_ip: str, by_rest: bool) ->
     return _started(known, deduplicated=not adopted)
 
 
-def start_together(unit: UnitOfWork, starts: Sequence[Start]) -> None:
+def start_together(unit: UnitOfWork, starts: Sequence[Asked]) -> None:
     """Start the runs that a committer was asked for, and answer them; they count once the unit is committed.
 
     As long as the worker has room, their first calls are leased to it at once.
     """
-    names = {_run_id(message) for start in starts for message in start.messages}
+    names = {_run_id(message) for start in starts for message in _messages(start)}
     rows = Run.objects.using(unit.alias).filter(run_id__in=names).only("pk", "run_id", "created_at")
     known = {run.run_id: run for run in rows}
     for start in starts:
         answers = []
-        for message in start.messages:
+        for message in _messages(start):
             run_id = _run_id(message)
             is_known = run_id in known
             if not is_known:
                 known[run_id] = intake.start_run(unit, message, leased=True)
             answers.append(_started(known[run_id], deduplicated=is_known))
-        start.answers = tuple(answers)
+        start.answer = tuple(answers)
 
 
 def _started(run: Run, *, deduplicated: bool) -> Published:
@@ -133,6 +133,11 @@ def _started(run: Run, *, deduplicated: bool) -> Published:
         workflow_run_id=run.run_id,
         workflow_created_at=milliseconds(run.created_at),
     )
+
+
+def _messages(asked: Asked) -> tuple[Message, ...]:
+    assert isinstance(asked.request, Batch)
+    return asked.request.messages
 
 
 def _run_id(message: Message) -> str:

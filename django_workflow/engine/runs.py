@@ -215,7 +215,8 @@ def schedule_step(
         due_at=due,
         created_at=unit.now,
     )
-    if unit.worker_key is not None and solo and due <= unit.now and not flow_key and not state.paused:
+    goes_on = solo and due <= unit.now and not flow_key and not state.paused and unit.takes_another()
+    if goes_on and unit.worker_key is not None:
         row.worker_id = unit.worker_key
         row.fence = 1
         unit.continue_with(lease_of(row, unit.worker_key))

@@ -38,7 +38,7 @@ from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.http_api.schedules import infos as schedule_infos
 from django_workflow.engine.journal_cache import JournalCache
-from django_workflow.engine.local_starts import start_runs
+from django_workflow.engine.local_requests import Asked, ask
 from django_workflow.engine.publishing import accept_all
 from django_workflow.engine.records import from_unix
 from django_workflow.engine.runs import end_run, show_progress, wake_up
@@ -159,18 +159,28 @@ class EngineTransport:
         reader = self._readers.get(type(request))
         if reader is not None:
             return cast(R, reader(self.alias, request))
-        if isinstance(request, Batch) and session is None:
-            limits.check(request.messages)
-            started = start_runs(self.alias, request.messages)
-            if started is not None:
-                return cast(R, started)
+        if session is None and (asked := self._ask(request)) is not None:
+            answer = asked[0].wait(asked[1])
+            if answer is not None:
+                return cast(R, answer)
         handler = self._handlers.get(type(request))
         if handler is None:
             raise EngineError(f"The embedded engine does not know {type(request).__name__}.", status=404)
         return cast(R, write(self.alias, lambda unit: handler(unit, request)))
 
     async def asend(self, request: EngineRequest[R]) -> R:
+        if current_session.get() is None and isinstance(request, Batch | Notify):
+            # On the thread whose transaction this may belong to; only the waiting is done here.
+            asked = await sync_to_async(self._ask)(request)
+            if asked is not None and (answer := await asked[0].await_(asked[1])) is not None:
+                return cast(R, answer)
         return await sync_to_async(self.send)(request)
+
+    def _ask(self, request: EngineRequest[Any]) -> tuple[Asked, Callable[[], bool]] | None:
+        """Have a worker of this process do it, if it may. Raises QuotaExceeded and the like."""
+        if isinstance(request, Batch | Notify):
+            _check_limits(request)
+        return ask(self.alias, request)
 
     @contextmanager
     def atomic(self) -> Iterator[None]:
@@ -235,7 +245,7 @@ def _check_limits(request: EngineRequest[Any]) -> None:
         limits.check(request.messages)
     elif isinstance(request, Publish):
         limits.check((request.message,))
-    elif isinstance(request, Wait):
+    elif isinstance(request, Wait | Notify):
         limits.check_event(request)
 
 

@@ -8,13 +8,14 @@ deliveries, channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import connections
+from django.db.models import Max
 from django.dispatch import Signal
 
 from django_workflow.conf import get_settings
@@ -42,7 +43,7 @@ from django_workflow.protocol.identifiers import message_id_of, uuid7
 from django_workflow.protocol.steps import JournalMessage
 from django_workflow.protocol.steps import Step as WireStep
 
-_RUN, _STEP, _ENTRY, _DELIVERY, _EVENT = map(Table, (Run, Step, JournalEntry, Delivery, ChannelEvent))
+_RUN, _STEP, _ENTRY, _DELIVERY, _EVENT, _WAITER = map(Table, (Run, Step, JournalEntry, Delivery, ChannelEvent, Waiter))
 _STEP_UNIQUE = ("run_id", "step_id")
 # What a step stays as first written, whoever writes it again.
 _STEP_FIXED = frozenset({"name", "step_type", "concurrent"})
@@ -116,8 +117,8 @@ class UnitOfWork:
         self.worker_key = worker_key
         self.after = After()
         self.may_continue: Callable[[Lease], bool] = lambda lease: False
-        self.room = 0
-        """How many more deliveries its worker can begin with at once."""
+        self.room: int | None = None
+        """How many more deliveries its worker can begin with; None where it need not ask."""
         self.careful = False
         self._states: dict[UUID, RunState] = {}
         self._infos: dict[UUID, RunInfo] = {}
@@ -125,6 +126,8 @@ class UnitOfWork:
         self._entries: list[Row] = []
         self._results: dict[UUID, set[int]] = {}
         self._known_results: dict[UUID, tuple[int, set[int]]] = {}
+        self._open_steps: set[tuple[UUID, int]] = set()
+        self._waiter_changes: dict[UUID, dict[str, Any]] = {}
         self._steps: dict[tuple[UUID, int], dict[str, Any]] = {}
         self._step_upserts: dict[tuple[UUID, int], set[str]] = {}
         self._written_steps: dict[UUID, set[int]] = {}
@@ -216,6 +219,18 @@ class UnitOfWork:
             state.length = (last or 0) + 1
         return state.length
 
+    def look_ahead(self, steps: Collection[tuple[UUID, int]]) -> None:
+        """Read for these steps of locked runs at once what their results will ask for: lengths, and earlier results."""
+        keys = {key for key, _ in steps}
+        entries = JournalEntry.objects.using(self.alias).filter(run_id__in=keys)
+        lengths = dict(entries.order_by().values_list("run_id").annotate(Max("position")))
+        there = set(entries.filter(step_id__in={number for _, number in steps}).values_list("run_id", "step_id"))
+        self._open_steps |= set(steps) - there
+        for key in keys:
+            state = self._states[key]
+            if state.length is None:
+                state.length = (lengths.get(key) or 0) + 1
+
     def discard(self) -> None:
         """Forget what was gathered but not written."""
         for rows in (
@@ -236,6 +251,7 @@ class UnitOfWork:
         self._results.clear()
         self._held_changes.clear()
         self._settled.clear()
+        self._waiter_changes.clear()
 
     def drop_gathered(self, state: RunState) -> None:
         """Forget what would start or wait for something in a run that has just ended."""
@@ -276,6 +292,8 @@ class UnitOfWork:
         """Whether a result of this step is journalled already (asked only when a fence cannot tell)."""
         if step_id in self._results.get(state.key, ()):
             return True
+        if (state.key, step_id) in self._open_steps:
+            return False
         # The steps of a group stand side by side: their results are read together.
         since, known = self._known_results.get(state.key, (step_id + 1, set()))
         if step_id < since:
@@ -317,6 +335,9 @@ class UnitOfWork:
     def add_waiter(self, waiter: Waiter) -> None:
         self._waiters.append(waiter)
 
+    def change_waiter(self, key: UUID, **values: Any) -> None:
+        self._waiter_changes.setdefault(key, {}).update(values)
+
     def add_input_request(self, request: InputRequest) -> None:
         self._input_requests.append(request)
 
@@ -348,6 +369,14 @@ class UnitOfWork:
         """Send a signal after the commit, if anyone listens."""
         if signal.receivers:
             self.after.signals.append((signal, {"run_key": run_key, **values}))
+
+    def takes_another(self) -> bool:
+        """Whether a new delivery may be leased to the worker of this unit at once."""
+        if self.worker_key is None or self.room == 0:
+            return False
+        if self.room is not None:
+            self.room -= 1
+        return True
 
     def continue_with(self, lease: Lease) -> None:
         """Go on with a delivery that was written leased, right after the commit."""
@@ -425,11 +454,14 @@ class UnitOfWork:
                 *_deletes(_DELIVERY, self._settled),
                 *_inserts(_DELIVERY, [_DELIVERY.row(row) for row in self._deliveries]),
                 *_inserts(_EVENT, self._events),
+                *_updates(_WAITER, self._waiter_changes),
             ]
         )
         for rows in (self._entries, self._settled, self._deliveries, self._events):
             rows.clear()
         self._held_changes.clear()
+        self._waiter_changes.clear()
+        self._open_steps.clear()
         self._results.clear()
         self._known_results.clear()
         insert(Waiter, self._waiters)

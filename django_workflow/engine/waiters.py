@@ -7,13 +7,16 @@ that is addressed to a run ahead of its wait is kept for it, in order; one that 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import cast
 from uuid import UUID
 
 import msgspec
 from django.db.models import Max
 
 from django_workflow.engine.intake import run_ended
+from django_workflow.engine.local_requests import Asked
 from django_workflow.engine.records import encode_config, printable
 from django_workflow.engine.runs import append_result, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
@@ -143,6 +146,32 @@ def notify(unit: UnitOfWork, request: Notify) -> tuple[Notified, ...]:
     return tuple(told)
 
 
+def notify_together(unit: UnitOfWork, asked: Sequence[Asked]) -> None:
+    """Give the events that a committer was asked to tell to the runs that wait for them, and answer.
+
+    One that somebody waits for whose run others hold is handed back: the committer waits for nobody.
+    """
+    requests = [(one, cast(Notify, one.request)) for one in asked]
+    waiting = (
+        Waiter.objects.using(unit.alias).waiting().filter(event_id__in={request.event_id for _, request in requests})
+    )
+    unit.lock(waiting.values_list("run_id", flat=True), skip_locked=True)
+    by_event: dict[str, list[Waiter]] = {}
+    for waiter in waiting.select_related("run").order_by("created_at", "pk"):
+        by_event.setdefault(waiter.event_id, []).append(waiter)
+    known = [waiter for waiters in by_event.values() for waiter in waiters if unit.has(waiter.run_id)]
+    unit.look_ahead({(waiter.run_id, waiter.step_id) for waiter in known if waiter.step_id is not None})
+    for one, request in requests:
+        waiters = by_event.pop(request.event_id, [])  # an event that is told twice finds nobody the second time
+        if not all(unit.has(waiter.run_id) for waiter in waiters):
+            by_event[request.event_id] = waiters
+            one.hand_back()
+            continue
+        data = base64.b64encode(request.body).decode()
+        alive = [waiter for waiter in waiters if unit.state(waiter.run_id).alive]
+        one.answer = tuple([_give(unit, waiter, data, None) for waiter in alive])
+
+
 def _addressee(alias: str, run_id: str) -> UUID | None:
     """The run that an event for `run_id` is for: a failed one that was resumed goes on under another id."""
     runs = Run.objects.using(alias)
@@ -156,7 +185,8 @@ def _addressee(alias: str, run_id: str) -> UUID | None:
 
 
 def _give(unit: UnitOfWork, waiter: Waiter, data: str, deduplication_id: str | None) -> Notified:
-    Waiter.objects.using(unit.alias).filter(pk=waiter.pk).update(
+    unit.change_waiter(
+        waiter.pk,
         state=Waiter.State.RESOLVED,
         resolved_at=unit.now,
         event_data=data,

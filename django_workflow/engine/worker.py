@@ -22,7 +22,7 @@ from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connections
 
 from django_workflow.conf import HEARTBEAT_SECONDS, get_settings
-from django_workflow.engine import cycle, local_starts, scheduler
+from django_workflow.engine import cycle, local_requests, scheduler
 from django_workflow.engine.chores import CHORE_SECONDS, do_chore
 from django_workflow.engine.clock import SystemClock
 from django_workflow.engine.committer import Committer, Writer
@@ -42,7 +42,7 @@ from django_workflow.engine.leases import (
     release,
     retire,
 )
-from django_workflow.engine.local_starts import Start
+from django_workflow.engine.local_requests import Asked
 from django_workflow.engine.network import Network
 from django_workflow.engine.pruner import Pruner
 from django_workflow.engine.records import Lease
@@ -124,14 +124,14 @@ class Worker:
         self._spawn("chores", self._chore_loop)
         for number in range(self.concurrency):
             self._spawn(f"pool-{number}", self._pool_loop)
-        local_starts.offer(self.alias, self)
+        local_requests.offer(self.alias, self)
         logger.info("Worker %s started with %d threads.", worker, self.concurrency)
 
     def drain(self, timeout: float = 30.0) -> bool:
         """Take nothing new, finish what runs, write it, and leave. False when that took longer than `timeout`."""
         deadline = time.monotonic() + timeout
         self._draining.set()
-        local_starts.withdraw(self.alias, self)
+        local_requests.withdraw(self.alias, self)
         self._bell.ring()
         committer = self.committer
         assert committer is not None
@@ -261,9 +261,9 @@ class Worker:
             self._suspect = suspect = self._suspects.popleft()
         self._leases.put(suspect)
 
-    def accept(self, start: Start) -> bool:
-        """Start runs of this process, as long as the worker has room for them: see `local_starts`."""
-        return self._room() > 0 and self.committer is not None and self.committer.accept(start)
+    def accept(self, asked: Asked) -> bool:
+        """Write for this process, as long as the worker has room for what comes of it: see `local_requests`."""
+        return self._room() > 0 and self.committer is not None and self.committer.accept(asked)
 
     @property
     def accepts(self) -> bool:

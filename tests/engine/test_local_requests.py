@@ -1,23 +1,26 @@
-"""Runs that are started beside a worker are written by its committer; whatever is unusual goes its own way."""
+"""What is asked for beside a worker is written by its committer; whatever is unusual goes its own way."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import OperationalError, connections, transaction
 
-from django_workflow import WorkflowContext, workflow
-from django_workflow.engine import local_starts
+from django_workflow import WorkflowContext, get_client, workflow
+from django_workflow.engine import local_requests
 from django_workflow.engine.committer import Committer, Writer
 from django_workflow.engine.leases import claim
-from django_workflow.engine.local_starts import Start
+from django_workflow.engine.local_requests import Asked
 from django_workflow.engine.worker import Worker
 from django_workflow.errors import EngineError, PayloadInvalid
-from django_workflow.models import Delivery, Run
+from django_workflow.models import Delivery, Run, Waiter
 from django_workflow.protocol.publish import Message
+from django_workflow.protocol.requests import Batch, Notify
 from tests.engine.deliveries import Hand
 from tests.engine.workers import eventually
 
@@ -39,13 +42,13 @@ class Accepted:
 
     def __init__(self, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
         self.worker = worker
-        self.starts: list[Start] = []
+        self.requests: list[Asked] = []
         accept = worker.accept
 
-        def note(start: Start) -> bool:
-            accepted = accept(start)
+        def note(asked: Asked) -> bool:
+            accepted = accept(asked)
             if accepted:
-                self.starts.append(start)
+                self.requests.append(asked)
             return accepted
 
         monkeypatch.setattr(worker, "accept", note)
@@ -61,7 +64,7 @@ def accepted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accepted]:
 
 def test_a_start_is_committed_when_the_trigger_returns(accepted: Accepted) -> None:
     handle = local.trigger(21)
-    assert len(accepted.starts) == 1
+    assert len(accepted.requests) == 1
     assert Run.objects.filter(run_id=handle.id).exists()
     eventually(lambda: handle.run.is_finished)
     assert handle.run.result == "42"
@@ -116,14 +119,14 @@ def test_a_trigger_inside_a_transaction_belongs_to_it(accepted: Accepted) -> Non
         transaction.set_rollback(True)
     with transaction.atomic():
         kept = local.trigger(2)
-    assert accepted.starts == []
+    assert accepted.requests == []
     eventually(lambda: kept.run.is_finished)
     assert Run.objects.count() == 1
 
 
 def test_a_delayed_run_waits_for_its_time(accepted: Accepted) -> None:
     handle = local.using(delay="1h").trigger(1)
-    assert len(accepted.starts) == 1
+    assert len(accepted.requests) == 1
     assert Delivery.objects.get(run=handle.run).worker_id is None
     assert handle.run.status == Run.Status.SCHEDULED
 
@@ -154,10 +157,9 @@ def test_starts_that_the_database_does_not_take_are_handed_back(
     monkeypatch.setattr(Writer, "_write", away)
     committer = Committer(hand.writer, lambda after: None)
     committer.start()
-    start = Start((run_message,))
+    start = Asked(Batch(messages=(run_message,)))
     assert committer.accept(start)
-    assert start.settled.wait(30)
-    assert start.answers is None
+    assert start.wait(lambda: True) is None
     assert committer.stop(30)
 
 
@@ -168,10 +170,10 @@ def test_one_start_that_is_refused_takes_no_other_with_it(
         raise ValueError("no")
 
     monkeypatch.setattr("django_workflow.engine.committer.start_together", refuse)
-    start = Start((run_message,))
+    start = Asked(Batch(messages=(run_message,)))
     assert hand.writer.write((), [start]).after.followups == []
-    assert start.settled.is_set()
-    assert start.answers is None
+    assert start.is_settled
+    assert start.answer is None
     assert not Run.objects.exists()
 
 
@@ -181,17 +183,124 @@ def test_whoever_waits_for_a_committer_that_is_gone_does_it_himself(
     class Gone:
         accepts = False
 
-        def accept(self, start: Start) -> bool:
+        def accept(self, asked: Asked) -> bool:
             return True
 
     gone = Gone()
-    monkeypatch.setattr(local_starts, "LOOK_AGAIN", 0.001)
-    local_starts.offer("default", gone)
+    monkeypatch.setattr(local_requests, "LOOK_AGAIN", 0.001)
+    local_requests.offer("default", gone)
     try:
-        assert local_starts.start_runs("default", (run_message,)) is None
+        found = local_requests.ask("default", Batch(messages=(run_message,)))
+        assert found is not None
+        asked, is_alive = found
+        assert asked.wait(is_alive) is None
         assert local.trigger(1).run.status == Run.Status.QUEUED
     finally:
-        local_starts.withdraw("default", gone)
+        local_requests.withdraw("default", gone)
+
+
+@workflow(name="local-waits", retries=0)
+def waits(ctx: WorkflowContext[str]) -> Any:
+    return ctx.wait_for_event("wait", ctx.request_payload, timeout="10m").event_data
+
+
+def waiting(*names: str) -> list[Any]:
+    handles = [waits.trigger(name) for name in names]
+    eventually(lambda: Waiter.objects.waiting().count() == len(names))
+    return handles
+
+
+class TestEvents:
+    def test_an_event_is_told_by_the_committer_and_its_run_goes_on(self, accepted: Accepted) -> None:
+        (handle,) = waiting("one")
+        (told,) = get_client().notify("one", {"x": 1})
+        assert isinstance(accepted.requests[-1].request, Notify)
+        assert told.workflow_run_id == handle.id
+        assert Waiter.objects.get().state == Waiter.State.RESOLVED
+        eventually(lambda: handle.run.is_finished)
+        assert handle.run.result == '{"x":1}'
+
+    def test_an_event_reaches_all_who_wait_once_and_nobody_is_no_error(self, accepted: Accepted) -> None:
+        handles = waiting("same", "same", "other")
+        assert len(get_client().notify("same", 1)) == 2
+        assert get_client().notify("same", 2) == ()
+        assert get_client().notify("nobody", 3) == ()
+        for handle in handles[:2]:
+            eventually(lambda handle=handle: handle.run.is_finished)  # type: ignore[misc]
+            assert handle.run.result == "1"
+        assert handles[2].run.status == Run.Status.WAITING
+
+    def test_events_that_are_told_at_once_share_commits(self, accepted: Accepted) -> None:
+        names = [f"event-{number}" for number in range(40)]
+        handles = waiting(*names)
+        committer = accepted.worker.committer
+        assert committer is not None
+        before = committer.commits
+
+        async def tell() -> list[Any]:
+            return await asyncio.gather(*(get_client().anotify(name, number) for number, name in enumerate(names)))
+
+        answers = async_to_sync(tell)()
+        assert [len(answer) for answer in answers] == [1] * 40
+        for number, handle in enumerate(handles):
+            eventually(lambda handle=handle: handle.run.is_finished)  # type: ignore[misc]
+            assert handle.run.result == str(number)
+        assert committer.commits - before < 80  # by themselves they would take 40, and 40 for the runs' ends
+
+    def test_an_event_inside_a_transaction_belongs_to_it(self, accepted: Accepted) -> None:
+        (handle,) = waiting("atomic")
+        accepted.requests.clear()
+        with transaction.atomic():
+            assert len(get_client().notify("atomic", 1)) == 1
+            transaction.set_rollback(True)
+        assert accepted.requests == []
+        assert handle.run.status == Run.Status.WAITING
+
+    def test_an_event_in_an_atomic_block_around_async_code_belongs_to_it(self, accepted: Accepted) -> None:
+        (handle,) = waiting("around")
+        accepted.requests.clear()
+        with transaction.atomic():
+            assert len(async_to_sync(get_client().anotify)("around", 1)) == 1
+            transaction.set_rollback(True)
+        assert accepted.requests == []
+        assert handle.run.status == Run.Status.WAITING
+
+    def test_an_event_for_a_canceled_run_reaches_nobody(self, accepted: Accepted) -> None:
+        (handle,) = waiting("canceled")
+        handle.cancel()
+        assert get_client().notify("canceled", 1) == ()
+
+    @pytest.mark.postgresql
+    def test_an_event_whose_run_others_hold_waits_for_them_by_itself(self, accepted: Accepted) -> None:
+        (handle,) = waiting("held")
+        locked, release, told = Event(), Event(), []
+
+        def hold() -> None:
+            try:
+                with transaction.atomic():
+                    list(Run.objects.locked([handle.run.pk]))
+                    locked.set()
+                    release.wait(30)
+            finally:
+                connections.close_all()
+
+        def tell() -> None:
+            try:
+                told.extend(get_client().notify("held", 1))
+            finally:
+                connections.close_all()
+
+        threads = [Thread(target=hold), Thread(target=tell)]
+        threads[0].start()
+        assert locked.wait(30)
+        threads[1].start()
+        eventually(lambda: bool(accepted.requests) and accepted.requests[-1].is_settled)
+        assert accepted.requests[-1].answer is None
+        release.set()
+        for thread in threads:
+            thread.join()
+        assert len(told) == 1
+        eventually(lambda: handle.run.is_finished)
 
 
 @pytest.fixture

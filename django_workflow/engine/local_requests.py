@@ -1,0 +1,132 @@
+"""What is asked for in a worker's own process (start runs, tell events): its committer writes it with all the rest.
+
+`transport` asks here; who asks goes on when the transaction is committed. A second writer beside the committer would
+cost a commit of its own and, on SQLite, its turn at the write lock; and calls that the worker writes itself are leased
+to it at once. Whatever is not as usual (a transaction of the caller's, limits, a refusal) goes the caller's own way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from threading import Event
+from typing import Any, Protocol
+
+from django.db import connections
+
+from django_workflow.protocol import headers as h
+from django_workflow.protocol.identifiers import LONGEST_RUN_ID
+from django_workflow.protocol.publish import Message
+from django_workflow.protocol.requests import Batch, EngineRequest, Notify
+
+LOOK_AGAIN = 1.0
+"""Seconds after which somebody who waits looks whether the committer still lives."""
+
+
+class Asked:
+    """A request on its way to a committer and back. `answer` None: nothing was written, and who asked has to do it."""
+
+    def __init__(self, request: Batch | Notify) -> None:
+        self.request = request
+        self.answer: Any = None
+        self._settled = Event()
+        self._told: Callable[[], None] | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        return self._settled.is_set()
+
+    def settle(self) -> None:
+        """What `answer` says is committed."""
+        self._settled.set()
+        if self._told is not None:
+            self._told()
+
+    def hand_back(self) -> None:
+        """Nothing of it was written."""
+        self.answer = None
+        self.settle()
+
+    def wait(self, is_alive: Callable[[], bool]) -> Any:
+        while not self._settled.wait(LOOK_AGAIN):
+            if not is_alive():
+                return None  # nobody knows what became of it
+        return self.answer
+
+    async def await_(self, is_alive: Callable[[], bool]) -> Any:
+        """The same without a thread that waits."""
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        self._told = lambda: _tell(loop, told)
+        while not self._settled.is_set():
+            try:
+                await asyncio.wait_for(told.wait(), LOOK_AGAIN)
+            except TimeoutError:
+                if not is_alive():
+                    return None
+        return self.answer
+
+
+def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
+    if not loop.is_closed():  # else whoever asked was cancelled
+        loop.call_soon_threadsafe(told.set)
+
+
+class Writer(Protocol):
+    """A worker that writes for others of its process."""
+
+    def accept(self, asked: Asked) -> bool:
+        """Take a request over; False when it cannot just now."""
+
+    @property
+    def accepts(self) -> bool:
+        """Whether what it has accepted is going to be settled."""
+
+
+_writers: dict[str, Writer] = {}
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_writers.clear)  # a child has none of its parent's workers
+
+
+def offer(alias: str, writer: Writer) -> None:
+    _writers[alias] = writer
+
+
+def withdraw(alias: str, writer: Writer) -> None:
+    if _writers.get(alias) is writer:
+        del _writers[alias]
+
+
+def ask(alias: str, request: EngineRequest[Any]) -> tuple[Asked, Callable[[], bool]] | None:
+    """Have this process's worker do this; what to wait for, and whether that can still come. None: nobody takes it.
+
+    A request that is repeated does no harm: run ids are in use then, and waits have their event.
+    """
+    writer = _writers.get(alias)
+    if writer is None or not isinstance(request, Batch | Notify) or not _is_usual(request):
+        return None
+    connection = connections[alias]
+    if connection.in_atomic_block or (connection.connection is not None and not connection.get_autocommit()):
+        return None
+    asked = Asked(request)
+    return (asked, lambda: writer.accepts) if writer.accept(asked) else None
+
+
+def _is_usual(request: Batch | Notify) -> bool:
+    if isinstance(request, Notify):
+        return request.run_id is None and request.deduplication_id is None
+    return all(map(_starts_a_run, request.messages))
+
+
+def _starts_a_run(message: Message) -> bool:
+    fields = message.workflow
+    return (
+        fields is not None
+        and fields.init
+        and not fields.invoke
+        and not fields.trigger_by_sdk
+        and message.flow_control is None
+        and len(fields.run_id) <= LONGEST_RUN_ID
+        and h.SCHEDULE_ID not in message.headers
+    )
