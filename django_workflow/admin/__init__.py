@@ -1,5 +1,15 @@
 """The admin pages. They show and act, but never edit state: what acts goes through the client, as user code does."""
 
-from django_workflow.admin import dead_letters, deliveries, flow_keys, inbox, runs, schedules, workers, workflows
+from django_workflow.admin import (
+    channels,
+    dead_letters,
+    deliveries,
+    flow_keys,
+    inbox,
+    runs,
+    schedules,
+    workers,
+    workflows,
+)
 
-__all__ = ["dead_letters", "deliveries", "flow_keys", "inbox", "runs", "schedules", "workers", "workflows"]
+__all__ = ["channels", "dead_letters", "deliveries", "flow_keys", "inbox", "runs", "schedules", "workers", "workflows"]

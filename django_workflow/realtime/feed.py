@@ -148,6 +148,10 @@ class Feed:
                 topic.announced = max(topic.announced, position)
                 self._woken.set()
 
+    def subscribers(self) -> dict[str, int]:
+        """How many follow each channel. From any thread: a count that is about right."""
+        return {channel: len(topic.subscriptions) for channel, topic in list(self._topics.items())}
+
     def announce_from_thread(self, newest: Mapping[str, int]) -> None:
         """`announce` from any thread. The loop is woken only when somebody follows one of the channels."""
         if any(channel in self._topics for channel in newest):
@@ -246,6 +250,17 @@ def _forget(feed: Feed) -> None:
     with _feeds_lock:
         if _feeds.get(feed.loop) is feed:
             del _feeds[feed.loop]
+
+
+def subscribers() -> dict[str, int]:
+    """How many follow each channel in this process; other processes have feeds of their own."""
+    with _feeds_lock:
+        feeds = list(_feeds.values())
+    found: dict[str, int] = {}
+    for feed in feeds:
+        for channel, number in feed.subscribers().items():
+            found[channel] = found.get(channel, 0) + number
+    return found
 
 
 def announce_here(newest: Mapping[str, int]) -> None:

@@ -15,9 +15,10 @@ from django.db import connections
 
 from django_workflow.conf import get_settings
 from django_workflow.realtime.messages import Message
-from django_workflow.realtime.stores import current_store
+from django_workflow.realtime.stores import ChannelInfo, current_store
 
 PAGE = 500
+_LAST_POSITION = (1 << 63) - 1
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +32,17 @@ def newest(channel: str) -> int:
 def oldest(channel: str) -> int:
     """Position of the oldest event that the channel still keeps, 0 when it keeps none."""
     return current_store().oldest(channel)
+
+
+def channels(search: str = "", limit: int = PAGE) -> list[ChannelInfo]:
+    """Channels that keep events, those with the newest ones first; see `Store.channels`."""
+    return current_store().channels(search, limit)
+
+
+def page_before(channel: str, position: int | None, limit: int = PAGE) -> list[Message]:
+    """The newest events below a position (None: of all), oldest first."""
+    last = _LAST_POSITION if position is None else position - 1
+    return current_store().between(channel, 0, last, limit, newest=True)
 
 
 def has_gap(channel: str, position: int) -> bool:

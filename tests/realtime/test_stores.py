@@ -144,3 +144,18 @@ def test_the_redis_store_needs_a_cache_of_django_redis(settings: Any) -> None:
 def test_a_history_that_keeps_nothing_is_refused(values: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         History(**values)
+
+
+def test_channels_are_listed_with_what_they_keep(store: Store) -> None:
+    assert store.channels("", 10) == []
+    first, second = append(store, 1, 2, channel="user-[4]*"), append(store, 3, channel="shop")
+    found = store.channels("", 10)
+    assert {info.name: (info.kept, info.newest) for info in found} == {
+        "user-[4]*": (2, first[-1]),
+        "shop": (1, second[-1]),
+    }
+    assert [info.newest for info in found] == sorted((info.newest for info in found), reverse=True)
+    assert len(store.channels("", 1)) == 1
+    # What is searched for is text, not a pattern.
+    assert [info.name for info in store.channels("[4]*", 10)] == ["user-[4]*"]
+    assert store.channels("user-4", 10) == []

@@ -18,7 +18,7 @@ from django_workflow.conf import get_settings
 from django_workflow.errors import WorkflowError
 from django_workflow.realtime.messages import Message
 
-__all__ = ["RUN_HISTORY", "History", "NewEvent", "Store", "StoreUnavailable", "current_store"]
+__all__ = ["RUN_HISTORY", "ChannelInfo", "History", "NewEvent", "Store", "StoreUnavailable", "current_store"]
 
 
 class NewEvent(NamedTuple):
@@ -27,6 +27,14 @@ class NewEvent(NamedTuple):
     channel: str
     event: str
     data: str
+
+
+class ChannelInfo(NamedTuple):
+    """A channel that keeps events: how many, and the position of the newest."""
+
+    name: str
+    kept: int
+    newest: int
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,10 @@ class Store(Protocol):
     def between(self, channel: str, first: int, last: int, limit: int, *, newest: bool) -> list[Message]:
         """Events from one position to another (both inclusive), oldest first: the newest `limit` of them or the
         oldest."""
+
+    def channels(self, search: str, limit: int) -> list[ChannelInfo]:
+        """Channels that keep events, those with the newest ones first, at most `limit`; with `search` those whose name
+        has it (of runs' channels: begins with it). For people to look at: of very many channels some may be missing."""
 
 
 def current_store() -> Store:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import Count, F, Max, Q
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
@@ -17,10 +17,12 @@ from django_workflow.conf import get_settings
 from django_workflow.models import Channel, ChannelEvent
 from django_workflow.models.channel_event import ChannelEventQuerySet, position_at
 from django_workflow.realtime.messages import Message
-from django_workflow.realtime.stores import History, NewEvent
+from django_workflow.realtime.stores import ChannelInfo, History, NewEvent
 
 # Each channel takes two parameters of a statement (SQLite: 999 on Django 5.2) and one level of its expression.
 CHANNELS_PER_STATEMENT = 200
+LOOKED_AT = 2000
+"""Of the newest events: whose channels are listed besides those of the project's own."""
 
 
 class DatabaseStore:
@@ -95,6 +97,23 @@ class DatabaseStore:
         events = self._events().filter(channel=channel, position__gte=first, position__lte=last)
         found = _messages(events.order_by("-position" if newest else "position"), limit)
         return found[::-1] if newest else found
+
+    def channels(self, search: str, limit: int) -> list[ChannelInfo]:
+        own = Channel.objects.using(self._alias).order_by("-position")
+        if search:
+            own = own.filter(name__contains=search)
+            found = self._events().filter(channel__startswith=search).order_by().values_list("channel", flat=True)
+            others = list(found.distinct()[:limit])
+        else:
+            newest = self._events().order_by("-created_at").values_list("channel", flat=True)[:LOOKED_AT]
+            others = list(dict.fromkeys(newest))[:limit]
+        names = list(dict.fromkeys([*own.values_list("name", flat=True)[:limit], *others]))
+        counted: list[ChannelInfo] = []
+        for start in range(0, len(names), CHANNELS_PER_STATEMENT):
+            events = self._events().filter(channel__in=names[start : start + CHANNELS_PER_STATEMENT]).order_by()
+            rows = events.values_list("channel").annotate(kept=Count("pk"), newest=Max("position"))
+            counted += [ChannelInfo(*row) for row in rows]
+        return sorted(counted, key=lambda info: -info.newest)[:limit]
 
     def _events(self) -> ChannelEventQuerySet:
         events = ChannelEvent.objects.using(self._alias).all()

@@ -9,7 +9,7 @@ from threading import Lock
 
 from django_workflow.models.channel_event import SEQUENCE_BITS
 from django_workflow.realtime.messages import Message
-from django_workflow.realtime.stores import History, NewEvent
+from django_workflow.realtime.stores import ChannelInfo, History, NewEvent
 
 
 class MemoryStore:
@@ -71,6 +71,13 @@ class MemoryStore:
         kept = self._read(channel)
         wanted = kept[bisect_left(kept, first, key=_position_of) : bisect_right(kept, last, key=_position_of)]
         return wanted[-limit:] if newest else wanted[:limit]
+
+    def channels(self, search: str, limit: int) -> list[ChannelInfo]:
+        with self._lock:
+            names = [name for name in self._events if search in name]
+        kept = ((name, self._read(name)) for name in names)
+        found = [ChannelInfo(name, len(events), events[-1].position) for name, events in kept if events]
+        return sorted(found, key=lambda info: -info.newest)[:limit]
 
 
 def _position_of(message: Message) -> int:

@@ -6,16 +6,18 @@ emitted has no part in it; `channel` and `relay` therefore append after the comm
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property, wraps
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from django_workflow.conf import get_settings
 from django_workflow.errors import Misconfigured
 from django_workflow.models.channel_event import format_position, parse_position
 from django_workflow.realtime.messages import Message
-from django_workflow.realtime.stores import History, NewEvent, StoreUnavailable
+from django_workflow.realtime.stores import ChannelInfo, History, NewEvent, StoreUnavailable
 from django_workflow.redis_client import key_prefix, quick_client, redis_alias
 
 if TYPE_CHECKING:
@@ -39,6 +41,11 @@ def _answered(method: Callable[P, T]) -> Callable[P, T]:
 
     return ask
 
+
+LOOKED_AT = 5000
+"""Streams that a list of channels looks at."""
+
+_GLOB = re.compile(r"([*?\[\]\\^])")
 
 Entry = tuple[bytes | str, dict[bytes | str, bytes | str]]
 
@@ -99,6 +106,27 @@ class RedisStore:
         if newest:
             return _messages(channel, self._redis.xrevrange(key, max=high, min=low, count=limit))[::-1]
         return _messages(channel, self._redis.xrange(key, min=low, max=high, count=limit))
+
+    @_answered
+    def channels(self, search: str, limit: int) -> list[ChannelInfo]:
+        pattern = f"{_literal(self._prefix)}*{_literal(search)}*"
+        names = [_text(key) for key in islice(self._redis.scan_iter(match=pattern, count=1000), LOOKED_AT)]
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.xlen(name)
+            pipeline.xrevrange(name, count=1)
+        answers: list[Any] = pipeline.execute()
+        found = [
+            ChannelInfo(name.removeprefix(self._prefix), length, _position(entries))
+            for name, length, entries in zip(names, answers[::2], answers[1::2], strict=True)
+            if length
+        ]
+        return sorted(found, key=lambda info: -info.newest)[:limit]
+
+
+def _literal(text: str) -> str:
+    """The text as a pattern that it alone matches."""
+    return _GLOB.sub(r"\\\1", text)
 
 
 def _messages(channel: str, entries: Any) -> list[Message]:
