@@ -20,6 +20,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, Unpack, get_args, get_origin, overload
 
+from django.db.models import Model
+
 from django_workflow.authoring.async_context import AsyncWorkflowContext
 from django_workflow.authoring.context import WorkflowContext
 from django_workflow.authoring.context_base import BaseContext
@@ -146,8 +148,8 @@ class Workflow(Generic[T, R]):
     def using(self, **options: Unpack[RunOptions]) -> Workflow[T, R]:
         """The same workflow with other options for what it triggers: `checkout.using(delay="1h").trigger(order)`.
 
-        Takes delay, not_before, label, workflow_run_id, retries, retry_delay, timeout, flow_control, headers, redact
-        and failure_url.
+        Takes delay, not_before, label, workflow_run_id, retries, retry_delay, timeout, flow_control, headers, redact,
+        failure_url, for_object, owner and trigger_kind.
         """
         fixed = [name for name in (*DECLARED_ONLY, "failure_function") if name in options]
         if fixed:
@@ -158,20 +160,21 @@ class Workflow(Generic[T, R]):
         bound.options = self.options.using(**options)
         return bound
 
-    def trigger(self, payload: T | Any = None) -> RunHandle:
+    def trigger(self, payload: T | Any = None, *, for_object: Model | None = None) -> RunHandle:
         """Start a run; gives its handle (`.id .run .wait() .cancel()`).
 
         `payload` is an object of the payload's type, or plain data that fits it. Inside `transaction.atomic()` the run
         starts when the transaction commits, and never when it rolls back. Inside a step, a step that is tried again
-        starts no second run. Raises PayloadInvalid before anything is written.
+        starts no second run. `for_object` is an object of yours that the run is for; it finds the run again. Raises
+        PayloadInvalid before anything is written.
         """
-        return get_client().trigger(self.name, self.encode_payload(payload), self._options(), decode=self._decode)
+        options = self._options(for_object)
+        return get_client().trigger(self.name, self.encode_payload(payload), options, decode=self._decode)
 
-    async def atrigger(self, payload: T | Any = None) -> RunHandle:
+    async def atrigger(self, payload: T | Any = None, *, for_object: Model | None = None) -> RunHandle:
         """`trigger` for async code."""
-        return await get_client().atrigger(
-            self.name, self.encode_payload(payload), self._options(), decode=self._decode
-        )
+        options = self._options(for_object)
+        return await get_client().atrigger(self.name, self.encode_payload(payload), options, decode=self._decode)
 
     def trigger_many(self, payloads: Iterable[T | Any]) -> list[RunHandle]:
         """Start a run for each payload: all of them, or none. Gives the handles in their order."""
@@ -185,8 +188,9 @@ class Workflow(Generic[T, R]):
         """The message that starts the run `run_id` without a payload: what the workflow's schedule sends."""
         return init_message(run_id=run_id, url=workflow_url(self.name), body=b"", options=self._options())
 
-    def _options(self) -> TriggerOptions:
-        return with_default_retries(replace(self.options.for_trigger(), secret=self.secret))
+    def _options(self, for_object: Model | None = None) -> TriggerOptions:
+        options = self.options if for_object is None else self.options.using(for_object=for_object)
+        return with_default_retries(replace(options.for_trigger(), secret=self.secret))
 
     def _triggers(self, payloads: Iterable[Any]) -> list[Trigger]:
         options = self._options()

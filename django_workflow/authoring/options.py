@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict
 
+from django.db.models import Model
+
 from django_workflow.authoring.middleware import Middleware
 from django_workflow.client.options import (
     Duration,
@@ -18,6 +20,8 @@ from django_workflow.client.options import (
     as_flow_control,
     as_headers,
     as_labels,
+    as_object,
+    as_owner,
     as_redact,
     as_retries,
     as_retry_delay,
@@ -46,6 +50,9 @@ class RunOptions(TypedDict, total=False):
     headers: Mapping[str, str] | None
     redact: str | Iterable[str]
     failure_url: str | None
+    owner: Model | None
+    for_object: Model | None
+    trigger_kind: str | None
 
 
 class DeclaredOptions(RunOptions, total=False):
@@ -95,6 +102,15 @@ class WorkflowOptions:
 
     failure_url: str | None = None
     """Where a failed run is reported; None: to the workflow itself, for `on_failure`."""
+
+    owner: str | None = None
+    """Key of the user whom the run belongs to: he may follow and answer it."""
+
+    for_object: tuple[str, str] | None = None
+    """The object that the run is for: its model's label and its key."""
+
+    trigger_kind: str | None = None
+    """How lists say that the run was started: a value of `Run.TriggerKind`; `code` when it is not said."""
 
     on_failure: FailureFunction | None = None
     """Called once when a run has failed for good: `on_failure(ctx, status, response, headers)`."""
@@ -147,6 +163,9 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "headers": as_headers,
     "redact": as_redact,
     "failure_url": lambda value: _as_url(value),
+    "owner": as_owner,
+    "for_object": as_object,
+    "trigger_kind": lambda value: value,
     "on_failure": lambda value: _as_function(value),
     "middlewares": lambda value: _as_middlewares(value),
     "schedule": lambda value: value,

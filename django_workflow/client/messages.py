@@ -58,6 +58,7 @@ def init_message(
         labels=options.labels,
         redact=options.redact,
         secret=options.secret,
+        attributes=options.attributes,
         failure_callback=None if keeps_config else _failure_callback(run_id, url, options, headers),
         workflow=WorkflowFields(
             run_id=run_id,

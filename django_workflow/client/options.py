@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Model
+
 from django_workflow.protocol.durations import to_seconds
 from django_workflow.protocol.headers import PREFIX, is_header_name, is_safe_value
 from django_workflow.protocol.identifiers import prefixed_run_id
-from django_workflow.protocol.publish import FlowControl
+from django_workflow.protocol.publish import FlowControl, RunAttributes
 from django_workflow.protocol.requests import RunOverrides
 from django_workflow.protocol.retry_delay import check_expression
 
@@ -64,6 +66,21 @@ class TriggerOptions:
 
     secret: tuple[str, ...] = ()
     """Paths (`protocol.secrets`) of what the types of payload and result mark as secret."""
+
+    owner: str | None = None
+    """Key of the user whom the run belongs to: he may follow and answer it."""
+
+    for_object: tuple[str, str] | None = None
+    """The object that the run is for: its model's label and its key."""
+
+    trigger_kind: str | None = None
+    """How lists say that the run was started: a value of `Run.TriggerKind`."""
+
+    @property
+    def attributes(self) -> RunAttributes | None:
+        """What this site keeps beside the run."""
+        found = RunAttributes(self.owner, self.for_object, self.trigger_kind)
+        return None if found == RunAttributes() else found
 
     @classmethod
     def of(
@@ -199,6 +216,27 @@ def as_headers(value: Mapping[str, str] | None) -> dict[str, str]:
 def _is_word(value: object) -> bool:
     """Whether this can be a label or a flow control key: engines put them into headers, lists and paths."""
     return isinstance(value, str) and _WORD.fullmatch(value) is not None
+
+
+def as_owner(value: Model | None) -> str | None:
+    """The key of a user. Raises TypeError for what is none, ValueError for one that is not saved."""
+    return None if value is None else _key_of(value, "owner")
+
+
+def as_object(value: Model | None) -> tuple[str, str] | None:
+    """Label of the model and key of an object. Raises as `as_owner`."""
+    if value is None:
+        return None
+    key = _key_of(value, "for_object")
+    return (value._meta.concrete_model or type(value))._meta.label_lower, key
+
+
+def _key_of(value: Any, name: str) -> str:
+    if not isinstance(value, Model):
+        raise TypeError(f"{name} is {value!r}, but must be an object of a model.")
+    if value.pk is None:
+        raise ValueError(f"{name} is {value!r}, which is not saved: save it first, so that it has a key.")
+    return str(value.pk)
 
 
 def as_redact(value: str | Iterable[str]) -> tuple[str, ...]:

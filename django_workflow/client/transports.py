@@ -13,16 +13,19 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from itertools import starmap
 from typing import Any, Protocol, TypeVar, cast
 
 import httpx
 from django.core.signals import setting_changed
+from msgspec.structs import replace
 
 from django_workflow.client.session import current_region
 from django_workflow.errors import EngineError, EngineUnavailable, Misconfigured
 from django_workflow.protocol import headers as h
 from django_workflow.protocol import wire
-from django_workflow.protocol.requests import EngineRequest, OwnRequest
+from django_workflow.protocol.publish import Message
+from django_workflow.protocol.requests import Batch, EngineRequest, OwnRequest, Publish
 from django_workflow.protocol.steps import Step
 
 R = TypeVar("R")
@@ -284,7 +287,22 @@ def close_transport(transport: Transport) -> None:
 
 def _over_the_wire(request: EngineRequest[R]) -> EngineRequest[R]:
     encoded = wire.encode_request(request)
-    return wire.decode_request(encoded.method, encoded.path, encoded.headers, encoded.body)
+    arrived = wire.decode_request(encoded.method, encoded.path, encoded.headers, encoded.body)
+    return cast("EngineRequest[R]", _with_all_attributes(arrived, request))
+
+
+def _with_all_attributes(arrived: EngineRequest[Any], sent: EngineRequest[Any]) -> EngineRequest[Any]:
+    if isinstance(arrived, Batch) and isinstance(sent, Batch):
+        both = zip(arrived.messages, sent.messages, strict=True)
+        return replace(arrived, messages=tuple(starmap(_with_attributes, both)))
+    if isinstance(arrived, Publish) and isinstance(sent, Publish):
+        return replace(arrived, message=_with_attributes(arrived.message, sent.message))
+    return arrived
+
+
+def _with_attributes(arrived: Message, sent: Message) -> Message:
+    """What never leaves the site did not get lost on the way."""
+    return arrived if sent.attributes is None else replace(arrived, attributes=sent.attributes)
 
 
 def _refused(request: EngineRequest[R], error: EngineError) -> R:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from django.utils.translation import gettext as _
 
-from django_workflow.client.client import get_client
 from django_workflow.control.history import write
 from django_workflow.models import Run
 from django_workflow.presentation import lookup
@@ -30,10 +29,7 @@ def start(
 
     Raises PayloadInvalid when the payload does not fit the workflow.
     """
-    with get_client().transport.atomic():
-        handle = workflow.using(**options).trigger(payload)
-        if not handle.deduplicated:
-            lookup.runs().filter(run_id=handle.id).update(owner=by, trigger_kind=kind)
+    handle = workflow.using(**options).using(owner=by, trigger_kind=kind).trigger(payload)
     if kind == Run.TriggerKind.USER and not handle.deduplicated:
         run = lookup.runs().filter(run_id=handle.id).first()
         if run is not None:

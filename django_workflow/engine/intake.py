@@ -19,6 +19,7 @@ from django_workflow.engine.runs import append_plan, append_result, due_at, wake
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Delivery, Run, Step
+from django_workflow.models.objects import columns_of
 from django_workflow.protocol.headers import any_case, first_values
 from django_workflow.protocol.identifiers import uuid7
 from django_workflow.protocol.invoke import InvokeResult, decode_invoke, invoke_result
@@ -144,6 +145,8 @@ def start_run(
         due_at=due if due > unit.now else None,
         config=encode_config(config),
     )
+    for name, value in columns_of(message.attributes, unit.alias).items():
+        setattr(run, name, value)
     unit.add_run(run, info_of(run))
     add_first_delivery(unit, run.pk, run.url, config, due, leased=leased)
     return run

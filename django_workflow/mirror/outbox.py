@@ -27,6 +27,7 @@ from django_workflow.mirror.change import changing
 from django_workflow.mirror.run_rows import run_of_message
 from django_workflow.mirror.surroundings import surroundings
 from django_workflow.models import Outbox, Run
+from django_workflow.models.objects import columns_of
 from django_workflow.protocol.identifiers import message_id_of, uuid7
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import CancelRuns, Published
@@ -87,6 +88,8 @@ def _keep(alias: str, messages: Sequence[Message], *, locked: bool) -> tuple[tup
             answers.append(_answer(existing, deduplicated=True))
             continue
         run = runs[fields.run_id] = run_of_message(message, now, kind=Run.TriggerKind.CODE)
+        for name, value in columns_of(message.attributes, alias).items():
+            setattr(run, name, value)
         rows.append(_row(Outbox.Kind.TRIGGER, batch, fields.run_id, message, now))
         answers.append(_answer(run, deduplicated=False))
     Run.objects.using(alias).bulk_create(runs.values())

@@ -49,6 +49,8 @@ def _note(dlq_id: str, started: StartedRun, *, resumed: bool) -> None:
             flow_key=failed.flow_key,
             labels=failed.labels,
             owner_id=failed.owner_id,
+            content_type_id=failed.content_type_id,
+            object_id=failed.object_id,
             trigger_kind=Run.TriggerKind.RESUME if resumed else Run.TriggerKind.RESTART,
             created_at=from_ms(started.workflow_created_at) or now,
             engine=Run.Engine.HOSTED,
@@ -63,4 +65,7 @@ def _note(dlq_id: str, started: StartedRun, *, resumed: bool) -> None:
         if resumed:
             change.run.resumed_from_id = failed.pk
             change.run.first_run_id = failed.first_run_id or failed.pk
+    # The engine may have called first: then the row was made of its delivery, which knows nothing of these.
+    unknown = Run.objects.using(alias).filter(run_id=started.workflow_run_id, owner=None, content_type=None)
+    unknown.update(owner=failed.owner_id, content_type=failed.content_type_id, object_id=failed.object_id)
     letter.delete()

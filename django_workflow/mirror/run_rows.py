@@ -45,7 +45,7 @@ def run_of_message(
         engine=Run.Engine.HOSTED,
         check_at=due + CHECK_AFTER,
         # The names of a message's options are those of the embedded engine's configuration.
-        config=_encode(msgspec.structs.replace(message, body=b"")).decode(),
+        config=_encode(msgspec.structs.replace(message, body=b"", attributes=None)).decode(),
     )
 
 

@@ -10,6 +10,7 @@ from django_workflow.models.flow_key import FlowKey
 from django_workflow.models.input_request import InputRequest
 from django_workflow.models.journal_entry import JournalEntry
 from django_workflow.models.message_log import MessageLog
+from django_workflow.models.objects import RunsRelation, WorkflowRunsMixin
 from django_workflow.models.outbox import Outbox
 from django_workflow.models.queue import Queue
 from django_workflow.models.registered_workflow import RegisteredWorkflow
@@ -37,10 +38,12 @@ __all__ = [
     "Queue",
     "RegisteredWorkflow",
     "Run",
+    "RunsRelation",
     "Schedule",
     "SigningKey",
     "Step",
     "UrlGroup",
     "Waiter",
     "Worker",
+    "WorkflowRunsMixin",
 ]

@@ -8,8 +8,10 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.contenttypes.fields import GenericForeignKey
+from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models
 from django.utils.translation import gettext_lazy as _
 
@@ -30,6 +32,30 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def finished(self) -> Self:
         return self.filter(status__in=Run.FINAL)
+
+    def failed(self) -> Self:
+        return self.filter(status=Run.Status.FAILED)
+
+    def succeeded(self) -> Self:
+        return self.filter(status=Run.Status.SUCCESS)
+
+    def paused(self) -> Self:
+        return self.filter(status=Run.Status.PAUSED)
+
+    def of(self, workflow: str) -> Self:
+        """Runs of a workflow, by its name."""
+        return self.filter(workflow=workflow)
+
+    def for_object(self, found: models.Model) -> Self:
+        """Runs that are for an object of the project."""
+        kind = ContentType.objects.db_manager(self.db).get_for_model(found)
+        return self.filter(content_type=kind.pk, object_id=str(found.pk))
+
+    def waiting_on(self, name: str) -> Self:
+        """Runs that wait for an event of that id, or in a step of that name."""
+        waiters = apps.get_model("django_workflow", "Waiter")._default_manager.using(self.db)
+        waiting = waiters.filter(models.Q(event_id=name) | models.Q(step_name=name), run=models.OuterRef("pk"))
+        return self.filter(models.Exists(waiting.filter(state="waiting")))
 
     def hosted(self) -> Self:
         """Runs that go on in the hosted engine: their rows are the mirror's."""

@@ -56,12 +56,22 @@ class WorkflowFields(msgspec.Struct, frozen=True, kw_only=True):
     trigger_by_sdk: bool = False
 
 
+class RunAttributes(msgspec.Struct, frozen=True):
+    """What a site keeps about a run of its own, for itself: `owner` is a user's key, `for_object` the label of a model
+    and the key of an object, `kind` how the run was started. None: not said."""
+
+    owner: str | None = None
+    for_object: tuple[str, str] | None = None
+    kind: str | None = None
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One message to publish. Lengths are seconds, instants Unix seconds.
 
     `headers` are those that the destination gets (`Upstash-Forward-*` without the prefix).
     `retry_delay` is an expression in milliseconds. None means: not said, the engine's or the run's default holds.
     `redact` is what its publisher hides (`body`, `header[Name]`), `secret` the paths of what a run's types mark secret.
+    `attributes` never leave the site: they have no wire form.
     """
 
     destination: str
@@ -80,6 +90,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     secret: tuple[str, ...] = ()
     callback: CallbackConfig | None = None
     failure_callback: CallbackConfig | None = None
+    attributes: RunAttributes | None = None
     deduplication_id: str | None = None
     content_based_deduplication: bool = False
     queue: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib import admin
 
+from django_workflow.admin.inlines import WorkflowRunsInline, WorkflowStatusMixin
 from example_project.shop import models
 
 
@@ -26,11 +27,11 @@ class ProductAdmin(admin.ModelAdmin):
 
 
 @admin.register(models.Order)
-class OrderAdmin(admin.ModelAdmin):
-    list_display = ("__str__", "email", "total", "status", "workflow_run_id", "created_at")
+class OrderAdmin(WorkflowStatusMixin, admin.ModelAdmin):
+    list_display = ("__str__", "email", "total", "status", "workflow_status", "created_at")
     list_filter = ("status",)
     search_fields = ("email", "workflow_run_id")
-    inlines = (OrderLineInline,)
+    inlines = (OrderLineInline, WorkflowRunsInline)
 
 
 @admin.register(models.Payment)

@@ -8,6 +8,8 @@ from typing import ClassVar
 from django.db import models
 from django.urls import reverse
 
+from django_workflow.models import WorkflowRunsMixin
+
 
 class Product(models.Model):
     sku = models.CharField(max_length=20, unique=True)
@@ -22,7 +24,7 @@ class Product(models.Model):
         return self.name
 
 
-class Order(models.Model):
+class Order(WorkflowRunsMixin, models.Model):
     class Status(models.TextChoices):
         NEW = "new", "New"
         RESERVED = "reserved", "Stock reserved"

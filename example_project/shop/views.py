@@ -96,7 +96,7 @@ def fulfil(request: HttpRequest) -> HttpResponseBase:
     with transaction.atomic():
         chosen = Order.objects.select_for_update().get(pk=form.cleaned_data["order"].pk)
         if not is_active(chosen.workflow_run_id):
-            handle = fulfil_order.using(label=f"order-{chosen.pk}").trigger({"order_id": chosen.pk})
+            handle = fulfil_order.using(label=f"order-{chosen.pk}").trigger({"order_id": chosen.pk}, for_object=chosen)
             chosen.workflow_run_id = handle.id
             chosen.save(update_fields=["workflow_run_id"])
     return started(request, chosen.workflow_run_id, chosen.get_absolute_url())
@@ -188,7 +188,7 @@ def start_complaint(request: HttpRequest) -> HttpResponseBase:
         return refused(request, "Say which order it is, and what is wrong with it.", reverse("shop:complaint"))
     with transaction.atomic():
         complaint = Complaint.objects.create(order=form.cleaned_data["order"], text=form.cleaned_data["text"])
-        handle = settle_complaint.trigger({"complaint_id": complaint.pk})
+        handle = settle_complaint.trigger({"complaint_id": complaint.pk}, for_object=complaint.order)
         complaint.workflow_run_id = handle.id
         complaint.save(update_fields=["workflow_run_id"])
     return started(request, handle.id, reverse("shop:complaint_run", args=[handle.id]))
@@ -222,7 +222,8 @@ def start_note(request: HttpRequest) -> HttpResponseBase:
     form = FulfilForm(request.POST)
     if not form.is_valid():
         return refused(request, "There is no such order.", reverse("shop:note"))
-    handle = write_delivery_note.trigger({"order_id": form.cleaned_data["order"].pk})
+    order = form.cleaned_data["order"]
+    handle = write_delivery_note.trigger({"order_id": order.pk}, for_object=order)
     return started(request, handle.id, reverse("shop:note_run", args=[handle.id]))
 
 
@@ -311,7 +312,8 @@ def start_parcel(request: HttpRequest) -> HttpResponseBase:
     form = FulfilForm(request.POST)
     if not form.is_valid():
         return refused(request, "There is no such order.", reverse("shop:parcel"))
-    handle = track_parcel.trigger({"order_id": form.cleaned_data["order"].pk})
+    order = form.cleaned_data["order"]
+    handle = track_parcel.trigger({"order_id": order.pk}, for_object=order)
     return started(request, handle.id, reverse("shop:parcel_run", args=[handle.id]))
 
 

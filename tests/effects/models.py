@@ -6,8 +6,10 @@ from typing import ClassVar
 
 from django.db import models
 
+from django_workflow.models import WorkflowRunsMixin
 
-class Effect(models.Model):
+
+class Effect(WorkflowRunsMixin, models.Model):
     run_id = models.CharField(max_length=255)
     step = models.CharField(max_length=64)
     atomic = models.BooleanField()
