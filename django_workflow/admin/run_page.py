@@ -69,6 +69,10 @@ class Value:
     url: str
 
     @property
+    def hides(self) -> bool:
+        return values.REDACTED in self.text
+
+    @property
     def is_short(self) -> bool:
         return 0 < len(self.text) <= LARGEST_OPEN
 
@@ -259,6 +263,7 @@ def _steps(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
     view = {"view": "steps", **({"only": "errors"} if only_errors else {}), **({"order": "end"} if from_end else {})}
     return {
         "steps": _table(request, "steps", shown, page),
+        "hides_results": any(values.REDACTED in row.preview or (row.result and row.result.hides) for row in shown),
         "only_errors": only_errors,
         "from_end": from_end,
         "all_url": _with(request, **{name: value for name, value in view.items() if name != "only"}),

@@ -18,7 +18,7 @@ from django.core.paginator import Paginator
 from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
@@ -42,6 +42,7 @@ from django_workflow.admin.filters import (
     WorkflowFilter,
 )
 from django_workflow.admin.own_page import Crumb
+from django_workflow.admin.reveal import reveal_page
 from django_workflow.admin.run_actions import act_on_run, buttons
 from django_workflow.admin.run_forms import form_of
 from django_workflow.admin.run_list import RunList, RunPaginator
@@ -49,6 +50,7 @@ from django_workflow.admin.run_page import run_as_json, run_page
 from django_workflow.admin.status import badge_of
 from django_workflow.conf import get_settings
 from django_workflow.control.actions import ACTIONS, may
+from django_workflow.control.reveal import why_not
 from django_workflow.engine.pruner import delete_runs
 from django_workflow.models import Run, Step
 from django_workflow.presentation import lookup, values
@@ -268,6 +270,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             now = timezone.now()
             context |= run_page(request, obj, now)
             context["realtime_source"] = realtime_source()
+            context["reveal_url"] = "" if why_not(request.user) else reverse(f"admin:{_REVEAL_NAME}", args=[obj.pk])
             context["buttons"] = buttons(self, request, obj, _buttons_of(obj), ACTION_URL)
             forks = [each.url for each in buttons(self, request, obj, _STEP_BUTTONS, ACTION_URL) if not each.why_not]
             context["fork_url"] = forks[0] if forks else ""
@@ -283,6 +286,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
                 self._site_view(self.action_view),
                 name=f"django_workflow_{ACTION_URL}",
             ),
+            path("<path:object_id>/reveal/", self._site_view(self.reveal_view), name=_REVEAL_NAME),
             path("live/", self._site_view(self.live_view), name="django_workflow_run_live"),
             path("export.<str:form>", self._site_view(self.export_view), name="django_workflow_run_export"),
             path("<path:object_id>/values/<str:name>/", self._site_view(self.value_view), name=VALUE_URL),
@@ -302,6 +306,14 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         data = request.POST if is_confirmed(request) else None
         form = form_of(action, run, data, {"step": request.GET["step"]} if "step" in request.GET else None)
         return act_on_run(self, request, run, name, back_url=back, crumbs=[Crumb(str(run), back)], form=form)
+
+    def reveal_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        run = self.get_object(request, object_id)
+        if run is None:
+            raise Http404
+        if not self.has_view_permission(request, run):
+            raise PermissionDenied
+        return reveal_page(self, request, run, run_url(run))
 
     def _site_view(self, view: Callable[..., HttpResponseBase]) -> Any:
         return self.admin_site.admin_view(view)
@@ -350,6 +362,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
 
 VALUE_URL = "django_workflow_run_value"
+_REVEAL_NAME = "django_workflow_run_reveal"
 ACTION_URL = "run_action"
 
 _BUTTONS = (
