@@ -8,6 +8,7 @@ behind `vfs=memdb` lets nobody read while somebody writes.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sqlite3
 import sys
@@ -30,8 +31,10 @@ def database_file(named: Path | None) -> Iterator[Path]:
         yield _ours(named)
         return
     _sweep()
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    # Its name is known before it exists: a signal right after its making finds it all the same.
+    folder = Path(tempfile.gettempdir(), PREFIX + secrets.token_hex(16))
     try:
+        folder.mkdir(mode=0o700)
         with _held(folder):
             yield _ours(folder / "runs.sqlite3")
     finally:
