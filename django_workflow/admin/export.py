@@ -87,7 +87,9 @@ def _lines(rows: list[list[str]]) -> bytes:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = ",".join(value) if isinstance(value, list) else value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = ",".join(value)
+    text = value if isinstance(value, str) else json.dumps(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

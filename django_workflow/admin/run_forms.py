@@ -155,7 +155,7 @@ def form_of(action: Action, run: Run, data: Any = None, initial: Mapping[str, An
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise forms.ValidationError(_("This is no JSON: %s") % error) from error
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 from django.db.models.functions import Length
+from django.utils.translation import gettext as _
 
 from django_workflow.authoring.registry import registry
 from django_workflow.client.urls import workflow_name
@@ -21,6 +22,7 @@ from django_workflow.engine.records import decode_config, decode_message_config
 from django_workflow.engine.redaction import redact_headers
 from django_workflow.errors import WorkflowError
 from django_workflow.models import JournalEntry, Run, Schedule, Step, Waiter
+from django_workflow.presentation.json_text import TooDeep, read_json
 from django_workflow.protocol.secrets import PAYLOAD, RESULT, Paths, mask_result, within
 from django_workflow.protocol.secrets import REDACTED as REDACTED
 from django_workflow.protocol.steps import StepType, decode_step
@@ -87,8 +89,10 @@ def parsed(text: str | None, *, is_base64: bool = False, secret: Paths = (), ste
         except UnicodeDecodeError:
             return REDACTED if secret else {"base64": text}
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = read_json(text)
+    except TooDeep:  # nor as text: secrets inside could not be hidden
+        return REDACTED if secret else _("Nested too deeply to be shown.")
+    except ValueError:
         return REDACTED if secret else text
     return masked(mask_result(step_type, value, secret))
 

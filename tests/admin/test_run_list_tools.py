@@ -224,6 +224,13 @@ def test_live_rows_are_those_that_were_asked_for_and_what_is_newer_is_counted(ro
     assert 'data-newer="1"' in page
 
 
+def test_payloads_of_any_form_are_exported(root: Client) -> None:
+    for number, payload in enumerate(['["a","b"]', '[{"a":1},2]', "[[1]]", "7", "null"]):
+        make_run(run_id=f"wfr_{number}", payload=payload)
+    table = {row["run_id"]: row["payload"] for row in csv.DictReader(io.StringIO(exported(root, "csv")))}
+    assert table == {"wfr_0": "a,b", "wfr_1": '[{"a": 1}, 2]', "wfr_2": "[[1]]", "wfr_3": "7", "wfr_4": ""}
+
+
 @pytest.mark.parametrize("path", ["export.csv", "live/"])
 def test_queries_that_the_list_does_not_know_are_refused(root: Client, path: str) -> None:
     assert root.get(f"{LIST}{path}", {"colour": "red"}).status_code == 400

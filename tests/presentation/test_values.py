@@ -33,6 +33,9 @@ def test_credentials_are_told_from_other_headers(name: str, secret: bool) -> Non
     assert values.is_secret_header(name) is secret
 
 
+TOO_DEEP = "Nested too deeply to be shown."
+
+
 @pytest.mark.parametrize(
     ("text", "is_base64", "value"),
     [
@@ -46,7 +49,11 @@ def test_credentials_are_told_from_other_headers(name: str, secret: bool) -> Non
         ('{"headers":{"Cookie":"x","Host":"y"}}', False, {"headers": {"Cookie": REDACTED, "Host": "y"}}),
         ('[{"header":{"Set-Cookie":["x"]}}]', False, [{"header": {"Set-Cookie": REDACTED}}]),
         ('{"headers":"not an object"}', False, {"headers": "not an object"}),
-        ("[" * 100_000, False, "[" * 100_000),  # deeper than Python reads
+        ("[" * 100_000, False, TOO_DEEP),  # deeper than Python reads
+        ("[" * 200 + "]" * 200, False, TOO_DEEP),  # and deeper than what writes values again
+        ('{"a":' * 101 + '{"headers":{"Cookie":"x"}}' + "}" * 101, False, TOO_DEEP),
+        ("[NaN,1e400,-Infinity,1.5]", False, ["NaN", "1e400", "-Infinity", 1.5]),
+        ('{"\\ud800":"a\\udfff","b":"\\ud83d\\ude00"}', False, {"\ufffd": "a\ufffd", "b": "😀"}),
     ],
 )
 def test_a_stored_body_becomes_a_value(text: str, is_base64: bool, value: Any) -> None:
