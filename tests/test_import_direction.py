@@ -38,7 +38,7 @@ LADDER = (
     ("engine", "mirror", "realtime", "serve"),
     ("authoring", "models"),
     ("client",),
-    ("conf", "machine_views", "redis_client", "replay", "signals"),
+    ("conf", "kept_connections", "machine_views", "redis_client", "replay", "signals"),
     ("protocol",),
     ("deprecation", "errors"),
 )

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from threading import Event, Lock, Thread, local
+from threading import Event, Lock, Thread
 from uuid import UUID
 
 from django.db import Error as DatabaseError
@@ -51,6 +51,7 @@ from django_workflow.engine.shared import remember, send_signals, shared_cache
 from django_workflow.engine.short_deliveries import Durations, Runner, ShortDeliveries
 from django_workflow.engine.unit_of_work import After
 from django_workflow.engine.wake import Bell, Listeners
+from django_workflow.kept_connections import KeptConnections
 
 logger = logging.getLogger("django_workflow.worker")
 
@@ -58,7 +59,6 @@ TELL_STARTS_AFTER = 0.05
 DUTY_INTERVAL = 0.025
 BUSY_POLL, IDLE_POLL = 0.02, 1.0
 LONGEST_CHAIN = 16
-IDLE_CONNECTION = 10.0
 PRUNE_INTERVAL = 60.0
 
 
@@ -77,7 +77,7 @@ class Worker:
         self._durations = Durations()
         self._announcements: queue.SimpleQueue[After | None] = queue.SimpleQueue()
         self._lock = Lock()
-        self._thread = local()
+        self._connections = KeptConnections()
         self._orphans: set[tuple[UUID, int]] = set()
         self._in_flight = 0
         self._running: dict[UUID, Session] = {}
@@ -325,7 +325,7 @@ class Worker:
         assert self.committer is not None
         started_at, started = self._clock.now(), time.monotonic()
         try:
-            self._drop_broken_connections()
+            self._connections.drop_broken()
             if lease.rescues and not count_start(self.alias, lease):
                 return None
             dispatched = self._dispatcher.dispatch(lease, self.committer.put, self._opened, self._write_now)
@@ -365,17 +365,6 @@ class Worker:
     def _opened(self, session: Session) -> None:
         with self._lock:
             self._running[session.lease.key] = session
-
-    def _drop_broken_connections(self) -> None:
-        """Connections persist whatever CONN_MAX_AGE says; those that failed or sat idle are tried before use."""
-        idle = time.monotonic() - getattr(self._thread, "delivered_at", 0.0) > IDLE_CONNECTION
-        for connection in connections.all(initialized_only=True):
-            if connection.in_atomic_block:
-                continue
-            if (connection.errors_occurred or idle) and not connection.is_usable():
-                connection.close()
-            connection.errors_occurred = False
-        self._thread.delivered_at = time.monotonic()
 
     def _committed(self, after: After) -> None:
         """A batch is durable: go on with its runs at once, then tell whoever listens."""
