@@ -14,6 +14,8 @@ from threading import Event, Thread, current_thread
 from typing import Any, NoReturn
 
 POINTS = ("before-commit", "during-commit", "after-commit", "before-response", "after-response")
+REFUSALS = ("deadlock", "serialization", "unanswered")
+"""Instead of an end: every nth commit is refused; `unanswered`: is made, and its answer is lost on the way."""
 
 
 def end() -> NoReturn:
@@ -22,9 +24,12 @@ def end() -> NoReturn:
 
 
 def install(point: str, number: int) -> None:
-    """End this process at the `number`th time that it comes to `point`."""
-    assert point in POINTS
+    """End this process at the `number`th time that it comes to `point`; or refuse every `number`th commit."""
     numbers = count(1)
+    if point in REFUSALS:
+        _refuse_commits(point, lambda: next(numbers) % number == 0)
+        return
+    assert point in POINTS
     when, what = point.split("-")
     if what == "commit":
         _crash_at_commit(when, lambda: next(numbers) == number)
@@ -49,6 +54,23 @@ def _crash_at_commit(when: str, is_due: Any) -> None:
         end()
 
     BaseDatabaseWrapper._commit = crash  # type: ignore[method-assign]
+
+
+def _refuse_commits(how: str, is_due: Any) -> None:
+    from django.db import OperationalError
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    commit = BaseDatabaseWrapper._commit
+    said = {"deadlock": "deadlock detected", "serialization": "could not serialize access", "unanswered": "gone away"}
+
+    def refuse(self: BaseDatabaseWrapper) -> None:
+        due = is_due()
+        if not due or how == "unanswered":
+            commit(self)
+        if due:
+            raise OperationalError(said[how])
+
+    BaseDatabaseWrapper._commit = refuse  # type: ignore[method-assign]
 
 
 def _end_while(function: Any, *arguments: Any) -> None:

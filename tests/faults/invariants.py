@@ -7,7 +7,8 @@ rules that hold then too. Both look at all runs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
@@ -23,6 +24,7 @@ from django_workflow.models import (
     Worker,
 )
 from tests.effects.models import Effect
+from tests.effects.workflows import EVERY_RESULT
 
 SHOWN = 5
 """How many rows of one kind are named."""
@@ -38,6 +40,13 @@ def assert_sound(*, workers: bool = False) -> None:
 def all_over() -> bool:
     """Whether every run has ended."""
     return not Run.objects.active().exists()
+
+
+def assert_all_done(handles: Iterable[Any]) -> None:
+    """Each of these runs of `every_kind` succeeded with its result, and all is sound."""
+    runs = list(Run.objects.filter(run_id__in=[handle.id for handle in handles]))
+    assert {(run.status, run.error, run.result) for run in runs} == {(Run.Status.SUCCESS, "", EVERY_RESULT)}
+    assert_sound()
 
 
 def broken_rules() -> list[str]:

@@ -61,6 +61,12 @@ class Child:
             self.code = self._nursery.ask(do="wait", pid=self.pid)["code"]
         return self.code
 
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        if self.code is None:
+            self.code = self._nursery.ask(do="poll", pid=self.pid)["code"]
+        return self.code is not None
+
     def _signal(self, number: int) -> None:
         if self.code is None:  # reaped only by `wait`, so the pid is still its own
             os.kill(self.pid, number)
@@ -111,10 +117,19 @@ class Nursery:
         self._children.clear()
 
     def worker(
-        self, *, crash: Crash | None = None, concurrency: int = 4, settings: Any = None, patches: Any = None
+        self,
+        *,
+        crash: Crash | None = None,
+        refusal: Crash | None = None,
+        concurrency: int = 4,
+        settings: Any = None,
+        patches: Any = None,
     ) -> Child:
-        """A worker. `settings` are of DJANGO_WORKFLOW; `patches` are attributes of modules: {"module:name": value}."""
-        return self._fork("worker", crash, settings=settings, patches=patches, concurrency=concurrency)
+        """A worker. `crash` and `refusal` say where it ends and what it is refused (see `crashes`).
+
+        `settings` are of DJANGO_WORKFLOW; `patches` are attributes of modules: {"module:name": value}."""
+        options = {"settings": settings, "patches": patches, "concurrency": concurrency}
+        return self._fork("worker", crash, refusal=refusal, **options)
 
     def web(self, *, crash: Crash | None = None, settings: Any = None, port: int = 0) -> Child:
         """A web process that serves the project, at `origin`."""
@@ -173,9 +188,9 @@ def import_all() -> None:
 
 
 def answer(command: dict[str, Any]) -> dict[str, Any]:
-    if command["do"] == "wait":
-        _, status = os.waitpid(command["pid"], 0)
-        return {"code": os.waitstatus_to_exitcode(status)}
+    if command["do"] in ("wait", "poll"):
+        pid, status = os.waitpid(command["pid"], os.WNOHANG if command["do"] == "poll" else 0)
+        return {"code": os.waitstatus_to_exitcode(status) if pid else None}
     run: Callable[..., None] = {"worker": run_worker, "web": run_web}[command.pop("do")]
     server = None
     if run is run_web:
@@ -196,11 +211,13 @@ def be_child(
     crash: Crash | None,
     settings: dict[str, Any] | None,
     patches: dict[str, Any] | None = None,
+    refusal: Crash | None = None,
     **options: Any,
 ) -> None:
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, tell_later)
         die_with_parent()
         # Its own: not the pipes on which the nursery listens and answers.
         null = os.open(os.devnull, os.O_RDWR)
@@ -214,10 +231,10 @@ def be_child(
         for name, value in (patches or {}).items():
             module, _, attribute = name.partition(":")
             setattr(import_module(module), attribute, value)
-        if crash is not None:
+        for disaster in filter(None, (refusal, crash)):
             from tests.faults import crashes
 
-            crashes.install(*crash)
+            crashes.install(*disaster)
         if server is not None:
             run(server, **options)
         else:
@@ -232,6 +249,11 @@ def be_child(
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def tell_later(number: int, frame: object) -> None:
+    """Told to stop before the child listens: it is told again."""
+    threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
 
 
 def die_with_parent() -> None:

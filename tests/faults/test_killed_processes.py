@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from django_workflow.client.handle import RunHandle
-from django_workflow.models import Run
-from tests.effects.workflows import EVERY_RESULT, every_kind
+from tests.effects.workflows import every_kind
 from tests.engine.workers import eventually
-from tests.faults.invariants import all_over, assert_sound, broken_rules
+from tests.faults.invariants import all_over, assert_all_done, broken_rules
 from tests.faults.nursery import Nursery
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -18,12 +16,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 KILLED = -9
 SHORT, LONG = (1, 2, 3, 5, 8), tuple(range(1, 31))
 """The commits after which the runs' workers end, counted anew in each worker."""
-
-
-def assert_all_done(handles: list[RunHandle]) -> None:
-    assert [(handle.run.status, handle.run.error) for handle in handles] == [(Run.Status.SUCCESS, "")] * len(handles)
-    assert {handle.run.result for handle in handles} == {EVERY_RESULT}
-    assert_sound()
 
 
 boundaries = pytest.mark.parametrize("point", ["before-commit", "during-commit", "after-commit"])
@@ -72,7 +64,7 @@ def test_web_processes_killed_at_a_commit_or_response(
     handles = []
     for number in numbers:
         web = nursery.web(crash=(point, number), settings=options, port=port)
-        handles.append(every_kind.using(retries=50).trigger(0.0))
+        handles.append(every_kind.trigger(0.0))
         assert web.wait() == KILLED
     nursery.web(settings=options, port=port)
     eventually(all_over)
