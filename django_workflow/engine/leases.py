@@ -16,6 +16,7 @@ from django.db import connections
 from django.db.models import F, QuerySet, Value
 from django.db.models.functions import Greatest
 
+from django_workflow.conf import HEARTBEAT_SECONDS
 from django_workflow.engine import flow_control, messages, queues
 from django_workflow.engine.dead_letters import fail_run, settle_failure_callback
 from django_workflow.engine.facts import Answer, Settlement
@@ -192,7 +193,8 @@ class Observer:
         """Workers that are certainly gone, or whose heartbeat stood still for the timeout."""
         workers = list(_others(alias, own_key))
         dead = []
-        if self._looked_at is not None and monotonic - self._looked_at > self._timeout / 2:
+        long = max(self._timeout / 2, 2 * HEARTBEAT_SECONDS)  # above the usual time between two looks
+        if self._looked_at is not None and monotonic - self._looked_at > long:
             # Nobody looked for long: the database was away, and so were the heartbeats of the others.
             self._seen = {key: (count, monotonic) for key, (count, _) in self._seen.items()}
         self._looked_at = monotonic

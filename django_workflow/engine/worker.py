@@ -133,6 +133,8 @@ class Worker:
         self._draining.set()
         local_requests.withdraw(self.alias, self)
         self._bell.ring()
+        if not connections[self.alias].in_atomic_block:
+            connections[self.alias].close()  # idle since the start: the server may have been started anew meanwhile
         committer = self.committer
         assert committer is not None
         assert self.key is not None

@@ -8,6 +8,7 @@ from threading import Barrier, Thread
 import pytest
 from django.db import connections
 
+from django_workflow.conf import HEARTBEAT_SECONDS
 from django_workflow.engine import cycle
 from django_workflow.engine.leases import MAX_RESCUES, Observer, beat, claim, count_start, enlist, release, retire
 from django_workflow.engine.processes import this_process
@@ -163,6 +164,11 @@ class TestRescue:
         observer = Observer(15)
         observer.dead(ALIAS, None, 0.0)
         assert observer.dead(ALIAS, None, 60.0) == []
+
+    def test_notices_a_death_however_short_the_timeout_is(self) -> None:
+        worker, observer = make_worker(heartbeat=1), Observer(2 * HEARTBEAT_SECONDS)
+        looks = [number * (HEARTBEAT_SECONDS + 0.1) for number in range(3)]
+        assert [observer.dead(ALIAS, None, instant) for instant in looks] == [[], [], [worker.pk]]
 
     def test_a_worker_does_not_watch_itself(self) -> None:
         worker, observer = make_worker(), Observer(1)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from django_workflow import WorkflowContext, workflow
@@ -131,6 +132,15 @@ def test_a_worker_prunes_what_retention_no_longer_keeps(running: Worker) -> None
     make_run(status=Run.Status.SUCCESS, created_at=old, finished_at=old)
     kept = make_run(status=Run.Status.SUCCESS, finished_at=timezone.now())
     eventually(lambda: list(Run.objects.all()) == [kept])
+
+
+def test_a_worker_leaves_in_order_although_its_idle_connection_was_cut() -> None:
+    worker = Worker(concurrency=1)
+    worker.start()
+    finishes()
+    connection.connection.close()  # as when the server was started anew
+    assert worker.drain()
+    assert not WorkerRow.objects.exists()
 
 
 def test_a_forked_child_starts_a_worker_of_its_own() -> None:
