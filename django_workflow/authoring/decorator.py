@@ -240,7 +240,7 @@ def workflow(
     `name`: another name than the function's; it is part of the workflow's URL. `aliases`: names it had before.
     `payload`: the payload's type when the annotation `WorkflowContext[...]` does not say it, or a serializer class.
     Options: retries, retry_delay, timeout, delay, not_before, label, flow_control, headers, redact, on_failure,
-    failure_url, middlewares, schedule, timezone, steps_per_call, atomic_steps; see `WorkflowOptions`.
+    failure_url, middlewares, schedule, timezone, steps_per_call, atomic_steps, retention; see `WorkflowOptions`.
     """
 
     def make(function: Callable[..., Any]) -> Workflow[Any, Any]:

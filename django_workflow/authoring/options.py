@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from typing import Any, TypedDict
 
 from django.db.models import Model
@@ -28,7 +29,7 @@ from django_workflow.client.options import (
     as_unix_seconds,
 )
 from django_workflow.errors import Misconfigured
-from django_workflow.protocol.durations import to_seconds
+from django_workflow.protocol.durations import parse_duration, to_seconds
 from django_workflow.protocol.identifiers import prefixed_run_id
 from django_workflow.protocol.publish import FlowControl
 
@@ -64,6 +65,7 @@ class DeclaredOptions(RunOptions, total=False):
     timezone: str
     steps_per_call: int | None
     atomic_steps: bool | None
+    retention: Duration | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,9 @@ class WorkflowOptions:
     atomic_steps: bool | None = None
     """Whether sync steps run in one transaction with their result when they do not say."""
 
+    retention: timedelta | None = None
+    """How long its finished runs are kept; None: as long as the setting says."""
+
     def using(self, **changes: Any) -> WorkflowOptions:
         """A copy with other options, in the forms that people write: `delay="1h"`, `label="vip"`.
 
@@ -148,7 +153,7 @@ _TRIGGER_FIELDS = {
     if f.name in WorkflowOptions.__dataclass_fields__ or f.name == "run_id"
 }
 
-DECLARED_ONLY = ("on_failure", "middlewares", "schedule", "timezone", "steps_per_call", "atomic_steps")
+DECLARED_ONLY = ("on_failure", "middlewares", "schedule", "timezone", "steps_per_call", "atomic_steps", "retention")
 """Options of the workflow as such: a single trigger cannot change them."""
 
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
@@ -172,6 +177,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "timezone": str,
     "steps_per_call": lambda value: _as_count(value),
     "atomic_steps": lambda value: value,
+    "retention": lambda value: None if value is None else parse_duration(value),
 }
 
 _OTHER_NAMES = {"label": "labels", "run_id": "workflow_run_id", "failure_function": "on_failure"}

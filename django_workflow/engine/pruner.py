@@ -7,7 +7,7 @@ own, so that nobody waits for a large clean-up, and one that is interrupted has 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from itertools import count
@@ -15,6 +15,7 @@ from typing import Any
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
+from django_workflow.authoring.registry import registry
 from django_workflow.conf import get_settings
 from django_workflow.engine import messages, queues
 from django_workflow.engine.gate import engine_atomic
@@ -48,11 +49,16 @@ class Pruned:
         return self.runs >= BATCH or self.messages >= BATCH * 10
 
 
-def prune(now: datetime, retention: timedelta, *, batch: int = BATCH, batches: int | None = None) -> Pruned:
-    """Delete what ended more than `retention` ago, in at most `batches` batches (None: until nothing is left)."""
+def prune(
+    now: datetime, retention: timedelta, *, batch: int = BATCH, batches: int | None = None, own: bool = True
+) -> Pruned:
+    """Delete what ended more than `retention` ago, in at most `batches` batches (None: until nothing is left).
+
+    `own`: runs of workflows that declare a retention are kept as long as that says.
+    """
     total = Pruned()
     for number in count(1):
-        pruned = prune_batch(now, retention, batch)
+        pruned = prune_batch(now, retention, batch, own=own)
         total += pruned
         if not pruned or number == batches:
             return total
@@ -78,7 +84,9 @@ class Pruner:
         return pruned
 
 
-def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH, *, orphans: bool = True) -> Pruned:
+def prune_batch(
+    now: datetime, retention: timedelta, batch: int = BATCH, *, orphans: bool = True, own: bool = True
+) -> Pruned:
     """One batch: at most `batch` runs, and ten times as many rows of each other kind. Empty when nothing is left.
 
     `orphans`: look also for events and attempts that belong to nothing, which reads everything that is old.
@@ -87,7 +95,7 @@ def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH, *, orph
     messages.forget_duplicates(alias, now, batch * 10)
     queues.release_orphans(alias, batch * 10)
     _delete_silent_channels(alias, now, batch)
-    runs = list(prunable_runs(before).order_by("finished_at").only("pk", "run_id")[:batch])
+    runs = list(prunable_runs(now, retention, own=own).order_by("finished_at").only("pk", "run_id")[:batch])
     delete_runs(runs)
     return Pruned(
         runs=len(runs),
@@ -99,17 +107,38 @@ def prune_batch(now: datetime, retention: timedelta, batch: int = BATCH, *, orph
     )
 
 
-def prunable_runs(before: datetime) -> QuerySet[Run]:
-    """Runs that ended before then, and that nothing alive needs.
+def prunable_runs(now: datetime, retention: timedelta, *, own: bool = True) -> QuerySet[Run]:
+    """Runs that ended longer ago than they are kept, and that nothing alive needs.
 
     Needed are: the first run of a chain while another of it stays, as that may go on or be resumed once more (steps'
     idempotency keys come from the first), and a run whose failure function still has to be called.
     """
     runs = Run.objects.using(get_settings().database)
-    staying = runs.filter(~Q(status__in=Run.FINAL) | Q(finished_at__gte=before), first_run=OuterRef("pk"))
-    return runs.finished().filter(
-        ~Exists(staying), ~Exists(_deliveries(runs.db).filter(run=OuterRef("pk"))), finished_at__lt=before
-    )
+    expired = _expired(now, retention, declared_retentions() if own else {})
+    staying = runs.filter(~Q(status__in=Run.FINAL) | ~expired, first_run=OuterRef("pk"))
+    needed = Exists(staying) | Exists(_deliveries(runs.db).filter(run=OuterRef("pk")))
+    return runs.finished().filter(expired, ~needed)
+
+
+def declared_retentions() -> dict[timedelta, list[str]]:
+    """The retentions that workflows of this process's code declare, with the names of those workflows."""
+    found: dict[timedelta, list[str]] = {}
+    for workflow in registry.all():
+        if workflow.options.retention is not None:
+            found.setdefault(workflow.options.retention, []).extend((workflow.name, *workflow.aliases))
+    return found
+
+
+def _expired(now: datetime, retention: timedelta, own: Mapping[timedelta, Sequence[str]]) -> Q:
+    """Which runs ended longer ago than they are kept."""
+    expired = Q(finished_at__lt=now - retention)
+    if not own:
+        return expired
+    expired &= ~Q(workflow__in=[name for names in own.values() for name in names])
+    for length, names in own.items():
+        expired |= Q(workflow__in=names, finished_at__lt=now - length)
+    # Nothing younger than the shortest time: so far and no further the index is read.
+    return expired & Q(finished_at__lt=now - min((retention, *own)))
 
 
 def orphaned_events(before: datetime) -> QuerySet[ChannelEvent]:

@@ -9,6 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from django_workflow import workflow
 from django_workflow.models import Run
 from django_workflow.testing.factories import make_run
 from tests.admin.builders import make_finished_run
@@ -56,3 +57,37 @@ def test_bad_input_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(CommandError) as raised:
         said(*arguments)
     assert raised.value.returncode == 2
+
+
+def test_a_workflow_may_say_how_long_its_runs_are_kept(settings: Any) -> None:
+    @workflow(name="kept-shortly", aliases=["kept-before"], retention="1d")
+    def shortly(ctx: Any) -> None: ...
+
+    @workflow(name="kept-long", retention=timedelta(days=365))
+    def long(ctx: Any) -> None: ...
+
+    now = timezone.now()
+    for name in ("kept-shortly", "kept-before", "kept-long"):
+        for days in (0.5, 2, 40):
+            make_finished_run(run_id=f"wfr_{name}_{days}", workflow=name, finished_at=now - timedelta(days=days))
+    young = {f"wfr_{name}_0.5" for name in ("kept-shortly", "kept-before", "kept-long")}
+    said()
+    assert left() == {"wfr_2", "wfr_active", "wfr_kept-long_2", "wfr_kept-long_40", *young}
+    # Whoever says it on the command line means all runs.
+    said("--older-than", "1d")
+    assert left() == {"wfr_active", *young}
+
+
+def test_a_chain_is_kept_as_long_as_its_workflow_says() -> None:
+    @workflow(name="kept-as-chain", retention="10d")
+    def chained(ctx: Any) -> None: ...
+
+    now = timezone.now()
+    first = make_finished_run(run_id="wfr_first", workflow="kept-as-chain", finished_at=now - timedelta(days=20))
+    resumed = make_finished_run(run_id="wfr_next", workflow="kept-as-chain", finished_at=now - timedelta(days=9))
+    Run.objects.filter(pk=resumed.pk).update(first_run=first)
+    said()
+    assert {"wfr_first", "wfr_next"} <= left()
+    Run.objects.filter(pk=resumed.pk).update(finished_at=now - timedelta(days=11))
+    said()
+    assert not {"wfr_first", "wfr_next"} & left()

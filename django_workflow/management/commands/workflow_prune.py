@@ -19,10 +19,14 @@ BAD_INPUT = 2
 
 
 class Command(BaseCommand):
-    help = "Delete finished runs and messages, and old events of no run, that are older than the setting `retention`."
+    help = "Delete finished runs and messages, and old events of no run, that are older than they are kept."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--older-than", metavar="DURATION", help='instead of the setting: seconds, "12h", "30d"')
+        parser.add_argument(
+            "--older-than",
+            metavar="DURATION",
+            help='instead of the setting and of what workflows declare: seconds, "12h", "30d"',
+        )
         parser.add_argument(
             "--batch", type=int, default=pruner.BATCH, help="runs per transaction (default: %(default)s)"
         )
@@ -32,18 +36,19 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         retention = self._retention(options["older_than"])
+        own = options["older_than"] is None
         for name in ("batch", "max_batches"):
             if options[name] is not None and options[name] < 1:
                 raise CommandError(f"--{name.replace('_', '-')} must be at least 1.", returncode=BAD_INPUT)
         now = timezone.now()
         if options["dry_run"]:
-            before = now - retention
             counts = {
-                "runs": pruner.prunable_runs(before).count(),
-                "messages": pruner.prunable_messages(before).count(),
+                "runs": pruner.prunable_runs(now, retention, own=own).count(),
+                "messages": pruner.prunable_messages(now - retention).count(),
             }
         else:
-            counts = asdict(pruner.prune(now, retention, batch=options["batch"], batches=options["max_batches"]))
+            batches = options["max_batches"]
+            counts = asdict(pruner.prune(now, retention, batch=options["batch"], batches=batches, own=own))
         if options["json"]:
             self.stdout.write(to_json(counts))
             return
