@@ -74,7 +74,7 @@ class RunDetailSerializer(RunSerializer):
     result = serializers.SerializerMethodField()
 
     class Meta(RunSerializer.Meta):
-        fields = (*RunSerializer.Meta.fields, "url", "deadline_at", "code_version", "payload", "result")
+        fields = (*RunSerializer.Meta.fields, "url", "deadline_at", "code_version", "forgotten_at", "payload", "result")
         read_only_fields = fields
 
     def get_payload(self, run: Run) -> Any:

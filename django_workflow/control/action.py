@@ -120,6 +120,11 @@ def is_not_over(run: Run) -> str:
     return "" if run.is_finished else _("The run is not over: cancel it first.")
 
 
+def is_forgotten(run: Run) -> str:
+    """The hindrance of what needs the run's payload or results."""
+    return _("Its payload and results were erased.") if run.forgotten_at is not None else ""
+
+
 def letter_of(run: Run) -> DeadLetter | None:
     """The dead letter of a failed run, unless it was dealt with."""
     if "dead_letter" in run._state.fields_cache:  # read with the run, by select_related

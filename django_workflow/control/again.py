@@ -13,7 +13,15 @@ from django_workflow.authoring.registry import registry
 from django_workflow.client.client import get_client
 from django_workflow.client.options import Duration, TriggerOptions, run_overrides
 from django_workflow.conf import get_settings
-from django_workflow.control.action import Action, ActionRefused, Outcome, dlq_id_of, is_not_over, letter_of
+from django_workflow.control.action import (
+    Action,
+    ActionRefused,
+    Outcome,
+    dlq_id_of,
+    is_forgotten,
+    is_not_over,
+    letter_of,
+)
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Run
 from django_workflow.presentation import lookup
@@ -38,6 +46,8 @@ class Resume(Action):
     def hindrance(self, run: Run) -> str:
         if not run.is_finished or run.status == Run.Status.SUCCESS:
             return _("The run has not failed.")
+        if run.forgotten_at is not None:
+            return is_forgotten(run)
         if (follower := lookup.runs().filter(_resumed(run)).first()) is not None:
             return _("Run %s goes on in its place already.") % follower.run_id
         if not get_settings().is_hosted:
@@ -50,6 +60,7 @@ class Resume(Action):
     def possible(self, runs: RunQuerySet) -> RunQuerySet:
         if get_settings().is_hosted:
             return runs.filter(status=Run.Status.FAILED, dead_letter__isnull=False).exclude(dead_letter__dlq_id="")
+        runs = runs.filter(forgotten_at=None)
         followers = lookup.runs().filter(_resumed(OuterRef("pk")))
         return runs.filter(~Exists(followers), status__in=(Run.Status.FAILED, Run.Status.CANCELED))
 
@@ -74,10 +85,10 @@ class Restart(Action):
     needs_options = True
 
     def hindrance(self, run: Run) -> str:
-        return is_not_over(run)
+        return is_not_over(run) or is_forgotten(run)
 
     def possible(self, runs: RunQuerySet) -> RunQuerySet:
-        return runs.finished()
+        return runs.finished().filter(forgotten_at=None)
 
     def do(
         self,
@@ -124,10 +135,10 @@ class Fork(Action):
     def hindrance(self, run: Run) -> str:
         if get_settings().is_hosted:
             return _("The hosted engine cannot fork a run: restart it, or start a similar one.")
-        return ""
+        return is_forgotten(run)
 
     def possible(self, runs: RunQuerySet) -> RunQuerySet:
-        return runs.none() if get_settings().is_hosted else runs
+        return runs.none() if get_settings().is_hosted else runs.filter(forgotten_at=None)
 
     def do(self, run: Run, *, by: Any, step: int | None = None, payload: str | bytes | None = None) -> Outcome:
         if step is None or step < 0:
@@ -152,10 +163,10 @@ class StartSimilar(Action):
     in_bulk = False
 
     def hindrance(self, run: Run) -> str:
-        return ""
+        return is_forgotten(run)
 
     def possible(self, runs: RunQuerySet) -> RunQuerySet:
-        return runs
+        return runs.filter(forgotten_at=None)
 
     def do(
         self,

@@ -71,6 +71,8 @@ def start_again(unit: UnitOfWork, request: StartAgain) -> StartedRun:
     old = Run.objects.using(alias).filter(run_id=request.run_id).first()
     if old is None:
         raise run_ended(request.run_id)
+    if old.forgotten_at is not None:
+        raise EngineError(f"The payload and results of run {old.run_id} were erased: start a new run.", status=409)
     _check(unit, overrides, request.payload or b"")
     kind = _kind(request)
     resumed = kind == Run.TriggerKind.RESUME

@@ -53,6 +53,7 @@ def run_detail_json(run: Run, now: datetime) -> dict[str, Any]:
     return {
         **run_json(run, now),
         "url": run.url,
+        "forgotten_at": run.forgotten_at,
         "payload": values.payload_of(run),
         "result": values.result_of(run),
         "steps": [_step_json(step, results.get(step.step_id), now) for step in steps],
@@ -120,6 +121,8 @@ def timeline_lines(run: Run, now: datetime) -> Iterator[str]:
     """A run with its steps, each with a bar where it lies in the run's time, and its failed attempts."""
     yield f"{run.run_id}  {run.workflow}  {run.status}  {_length(run, now)}".rstrip()
     yield why_text(run, now)
+    if run.forgotten_at is not None:
+        yield f"payload and results were erased: {instant_text(run.forgotten_at, now)}"
     if run.summary:
         yield run.summary
     if run.labels:

@@ -86,7 +86,7 @@ class RunQuerySet(models.QuerySet["Run"]):
 
 class Run(models.Model):
     """`check_at`: when the hosted engine is asked about this run next; empty for runs that are over, and for those of
-    the embedded engine."""
+    the embedded engine. `forgotten_at`: when its values were erased; it cannot be gone on with then."""
 
     class Status(models.TextChoices):
         SCHEDULED = "scheduled", _("Scheduled")
@@ -165,6 +165,7 @@ class Run(models.Model):
     deadline_at = models.DateTimeField(_("deadline"), null=True, blank=True)
     engine = models.CharField(_("engine"), max_length=8, choices=Engine.choices, default=Engine.EMBEDDED)
     check_at = models.DateTimeField(null=True, blank=True, editable=False)
+    forgotten_at = models.DateTimeField(_("erased"), null=True, blank=True)
     caller_ip = models.CharField(max_length=45, blank=True, default="")
     code_version = models.CharField(max_length=64, blank=True)
     content_type = models.ForeignKey(

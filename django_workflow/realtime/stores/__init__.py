@@ -90,6 +90,9 @@ class Store(Protocol):
         """Channels that keep events, those with the newest ones first, at most `limit`; with `search` those whose name
         has it (of runs' channels: begins with it). For people to look at: of very many channels some may be missing."""
 
+    def forget(self, channels: Sequence[str]) -> None:
+        """Drop all events of these channels. Who follows them notices nothing."""
+
 
 def current_store() -> Store:
     """The store that the settings name. Raises Misconfigured for one that cannot work."""

@@ -71,6 +71,9 @@ class DatabaseStore:
         if last_out is not None:
             self._events().filter(channel=channel, position__lte=last_out).delete()
 
+    def forget(self, channels: Sequence[str]) -> None:
+        self._events().filter(channel__in=channels).delete()
+
     def newest(self, channel: str) -> int:
         return self._events().newest_position(channel)
 

@@ -48,6 +48,11 @@ class MemoryStore:
         with self._lock:
             return list(self._kept(channel, self._milliseconds()))
 
+    def forget(self, channels: Sequence[str]) -> None:
+        with self._lock:
+            for channel in channels:
+                self._events.pop(channel, None)
+
     def newest(self, channel: str) -> int:
         kept = self._read(channel)
         return kept[-1].position if kept else 0

@@ -77,6 +77,11 @@ class RedisStore:
         return [parse_position(_text(answer)) for answer in pipeline.execute()[::2]]
 
     @_answered
+    def forget(self, channels: Sequence[str]) -> None:
+        if channels:
+            self._redis.delete(*(self._prefix + channel for channel in channels))
+
+    @_answered
     def newest(self, channel: str) -> int:
         entries = self._redis.xrevrange(self._prefix + channel, count=1)
         return _position(entries)
