@@ -63,7 +63,8 @@ def export(request: HttpRequest, runs: RunQuerySet, form: str) -> StreamingHttpR
 
 def _batches(runs: RunQuerySet) -> Iterator[list[Run]]:
     """Newest first. A run that begins meanwhile is not among them."""
-    ordered = runs.order_by("-created_at", "-pk").select_related("owner", "parent").prefetch_related(None)
+    whole = runs.defer(None).prefetch_related(None).select_related("owner", "parent")
+    ordered = whole.order_by("-created_at", "-pk")
     batch = list(ordered[:BATCH])
     while batch:
         yield batch

@@ -133,7 +133,7 @@ def run_page(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
     step_count = run.steps.count()
     shown = _VIEWS[view](request, run, now)
     open_steps = list(run.steps.filter(status__in=Step.OPEN).order_by("step_id")[:ROWS]) if not run.is_finished else []
-    deliveries = list(run.deliveries.order_by("due_at").defer("body", "config")[:ROWS])
+    deliveries = list(run.deliveries.order_by("due_at").select_related("worker").defer("body", "config")[:ROWS])
     length = running_time(run, now)
     children = list(_briefly(run.children, "parent")[: RELATED_RUNS + 1])
     return {
@@ -156,6 +156,7 @@ def run_page(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
         "related": _related_object(run),
         "engine_bar": None if run.is_finished else engine_bar(now),
         "cursor": cursor,
+        "deliveries": deliveries,
         **shown,
     }
 
@@ -308,7 +309,7 @@ def _attempts_by_step(run: Run, steps: list[Step]) -> dict[int, list[AttemptRow]
 
 
 def _attempts(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
-    """Failed attempts, and what the engine has to do for the run."""
+    """Failed attempts; the calls that the engine has still to make stand on every view's context."""
     page = _page(request, run.attempts.order_by("started_at", "pk"), "attempts")
     redacted = values.is_redacted(run)
     rows = [_attempt_row(attempt, redacted=redacted) for attempt in page]

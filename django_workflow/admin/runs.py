@@ -90,7 +90,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     date_hierarchy = "created_at"  # its addresses; the histogram is shown in its place
     ordering = ("-created_at",)
     paginator = RunPaginator
-    actions = tuple(list_actions())
+    actions = (*list_actions(), "export_csv", "export_json")
     search_fields = ("run_id",)  # the search itself is `lookup.matching`
     search_help_text = _(
         "Run id (with or without wfr_), label, id of the related object, event, flow-control key, or text of the "
@@ -154,6 +154,14 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         runs.result_list = [found[key] for key in keys if key in found]
         context = {"cl": runs, "opts": self.opts, "newer": newer, "engine_bar": engine_bar(timezone.now())}
         return TemplateResponse(request, "django_workflow/admin/live_rows.html", context)
+
+    @admin.action(description=_("Export selected runs as CSV"), permissions=["view"])
+    def export_csv(self, request: HttpRequest, runs: RunQuerySet) -> HttpResponseBase:
+        return export(request, runs, "csv")
+
+    @admin.action(description=_("Export selected runs as JSON"), permissions=["view"])
+    def export_json(self, request: HttpRequest, runs: RunQuerySet) -> HttpResponseBase:
+        return export(request, runs, "json")
 
     def export_view(self, request: HttpRequest, form: str) -> HttpResponseBase:
         if not self.has_view_permission(request):
@@ -274,6 +282,8 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             context["buttons"] = buttons(self, request, obj, _buttons_of(obj), ACTION_URL)
             forks = [each.url for each in buttons(self, request, obj, _STEP_BUTTONS, ACTION_URL) if not each.why_not]
             context["fork_url"] = forks[0] if forks else ""
+            resume = next((each for each in context["buttons"] if each.name == "resume" and not each.why_not), None)
+            context["resume_url"] = resume.url if resume else ""
             context["title"] = gettext("Run of %s") % obj.workflow
             context["subtitle"] = obj.run_id
         return super().render_change_form(request, context, add, change, form_url, obj)

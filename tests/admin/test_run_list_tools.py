@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.contenttypes.models import ContentType
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
@@ -205,6 +206,37 @@ def test_the_list_is_exported_as_filtered_masked_and_in_batches(root: Client, mo
     assert table[0]["summary"] == "'=1+1"  # no formula
     assert json.loads(exported(root, "json", q="nothing")) == []
     assert root.get(f"{LIST}export.xlsx").status_code == 404
+
+
+def test_an_export_takes_a_query_for_each_batch(
+    root: Client, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    for _number in range(20):
+        make_finished_run(steps=0)
+    with django_assert_max_num_queries(100) as captured:
+        assert len(json.loads(exported(root, "json"))) == 20
+    assert len([each for each in captured if "payload" in each["sql"]]) <= 3
+
+
+def test_ticked_runs_are_exported(root: Client) -> None:
+    one, _other = make_finished_run(), make_finished_run()
+    for form in ("csv", "json"):
+        chosen = {"action": f"export_{form}", "_selected_action": [str(one.pk)]}
+        response: Any = root.post(LIST, chosen)
+        text = b"".join(response.streaming_content).decode()
+        assert one.run_id in text
+        assert _other.run_id not in text
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_server_with_an_event_loop_sends_an_export_in_pieces() -> None:
+    await sync_to_async(make_finished_run)(run_id="wfr_one")
+    client = AsyncClient()
+    await client.aforce_login(await sync_to_async(make_user)("root", superuser=True))
+    response: Any = await client.get(f"{LIST}export.csv")
+    pieces = [piece async for piece in response.streaming_content]
+    assert len(pieces) == 2  # the names of the columns, and the batch
+    assert b"wfr_one" in pieces[1]
 
 
 def test_exports_and_live_rows_need_the_permission(client: Client) -> None:

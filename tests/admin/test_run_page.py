@@ -301,8 +301,10 @@ def test_waiters_attempts_and_events_are_shown(viewing: Client) -> None:
     make_waiter(run, event_id="early", state=Waiter.State.RESOLVED, event_data="eyJvayI6dHJ1ZX0=")
     make_attempt(run, status=0, error="timed out")
     make_event(run, stepName="reserve")
+    make_delivery(run, step_name="charge card", attempt=1, max_retries=5)
     page = page_of(viewing, run, "events") + page_of(viewing, run, "attempts")
-    for text in ("approve-42", "Resolved", "&quot;ok&quot;: true", "No answer", "timed out", "stepStart", "Events (1)"):
+    texts = ("approve-42", "Resolved", "&quot;ok&quot;: true", "No answer", "timed out", "stepStart", "Events (1)")
+    for text in (*texts, "Calls to make (1)", "1 of 5"):
         assert text in page
 
 
