@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.contrib import admin
+from django.contrib.admin import AdminSite
 from django.db import models
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -66,17 +67,18 @@ def time_cell(instant: datetime | None) -> SafeString | None:
     )
 
 
-def run_link(run: Run | None) -> SafeString | None:
-    """A run's short id, linked to its page."""
+def run_link(run: Run | None, site: AdminSite | None = None) -> SafeString | None:
+    """A run's short id, linked to its page in that site (None: the default one)."""
     if run is None:
         return None
     return format_html(
-        '<a class="wfa-id" href="{}" title="{}">{}</a>', run_url(run), run.run_id, short_run_id(run.run_id)
+        '<a class="wfa-id" href="{}" title="{}">{}</a>', run_url(run, site), run.run_id, short_run_id(run.run_id)
     )
 
 
-def run_url(run: Run) -> str:
-    return reverse("admin:django_workflow_run_change", args=[run.pk])
+def run_url(run: Run, site: AdminSite | None = None) -> str:
+    name = None if site is None else site.name
+    return reverse("admin:django_workflow_run_change", args=[run.pk], current_app=name)
 
 
 def url_or_blank(name: str, *args: Any) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 LARGEST_BODY = 64 * 1024
-GROUPS_SHOWN = 12
+GROUPS_SHOWN = 6
 ACTION_URL = "django_workflow_deadletter_action"
 ACTIONS_OFFERED = ("resume", "restart", "retry_failure_function", "mark_handled", "delete")
 GROUPED_BY = ("error_kind", "step_name", "run__workflow")
@@ -137,11 +137,11 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
     @admin.display(description=gettext_lazy("run"), ordering="run__workflow")
     def run_cell(self, letter: DeadLetter) -> SafeString:
         """The workflow above the run; of a message its destination."""
-        return format_html("{}<br>{}", self.workflow_column(letter), run_link(letter.run) or "")
+        return format_html("{}<br>{}", self.workflow_column(letter), run_link(letter.run, self.admin_site) or "")
 
     @admin.display(description=gettext_lazy("run"), ordering="run__run_id")
     def run_column(self, letter: DeadLetter) -> SafeString | None:
-        return run_link(letter.run)
+        return run_link(letter.run, self.admin_site)
 
     @admin.display(description=gettext_lazy("failed"), ordering="created_at")
     def failed_column(self, letter: DeadLetter) -> SafeString | None:

@@ -83,7 +83,7 @@ class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
 
     @admin.display(description=_("run"), ordering="run__run_id")
     def run_column(self, delivery: Delivery) -> SafeString | None:
-        return run_link(delivery.run)
+        return run_link(delivery.run, self.admin_site)
 
     @admin.display(description=_("due"), ordering="due_at")
     def due_column(self, delivery: Delivery) -> SafeString | None:

@@ -142,7 +142,7 @@ class ScheduleAdmin(ReadOnlyAdmin[Schedule]):
     @admin.display(description=gettext_lazy("last run"))
     def last_run(self, schedule: Schedule) -> SafeString | str | None:
         run = lookup.runs().filter(run_id=schedule.last_run_id).first() if schedule.last_run_id else None
-        return run_link(run) or schedule.last_run_id or None
+        return run_link(run, self.admin_site) or schedule.last_run_id or None
 
     @admin.display(description=gettext_lazy("queue"))
     def queue(self, schedule: Schedule) -> str | None:
