@@ -20,6 +20,7 @@ from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.local_requests import LOOK_AGAIN, Asked
+from django_workflow.engine.meters import meter
 from django_workflow.engine.publishing import start_together
 from django_workflow.engine.records import Lease
 from django_workflow.engine.settle import fold
@@ -341,6 +342,8 @@ class Committer:
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             self.commits += 1
+            if (watcher := meter()) is not None:
+                watcher.committed(len(batch) - len(written.busy))
             self._done(written.after)
             _tell_continuations(batch, written.busy)
             for one in asked:

@@ -17,6 +17,8 @@ from threading import Lock, get_ident
 from django.db import OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_workflow.engine.meters import meter
+
 GATE_SECONDS = 30.0
 """Longest wait at the gate. Who has it may wait for the thread that queues: an atomic step that starts a thread which
 triggers a run, and joins it."""
@@ -121,17 +123,21 @@ def engine_atomic(alias: str) -> Iterator[None]:
             yield
         return
     _pass(gate)
-    held = True
+    held, began = True, None
 
     def leave() -> None:
         nonlocal held
         if held:
             held = False
             gate.release()
+            if began is not None and (watcher := meter()) is not None:
+                watcher.wrote(time.monotonic() - began)
 
     try:
         with ExitStack() as stack:
             _begin_immediate(connection, stack)
+            if meter() is not None:
+                began = time.monotonic()
             # Other hooks of this commit may take their time: they run behind the gate.
             transaction.on_commit(leave, using=alias)
             yield

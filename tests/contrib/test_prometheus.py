@@ -18,6 +18,10 @@ from pytest_django import DjangoAssertNumQueries
 
 from django_workflow import WorkflowContext, signals, workflow
 from django_workflow.authoring.registry import registry as workflows
+from django_workflow.engine.committer import Committer, Written
+from django_workflow.engine.gate import engine_atomic
+from django_workflow.engine.meters import use_meter
+from django_workflow.engine.unit_of_work import After
 from django_workflow.testing import run_workflows, workflow_clock
 from django_workflow.testing.factories import make_delivery, make_run, make_worker
 
@@ -40,6 +44,7 @@ def counted() -> Iterator[Any]:
     metrics.connect()
     with workflows.isolated():
         yield value
+    use_meter(None)
     for collector in set(prometheus_client.REGISTRY._collector_to_names) - collectors:
         prometheus_client.REGISTRY.unregister(collector)
     for name, receivers in before.items():
@@ -92,6 +97,45 @@ def scraped() -> dict[tuple[str, str], float]:
         for family in DatabaseCollector().collect()
         for sample in family.samples
     }
+
+
+@pytest.mark.sqlite
+def test_the_write_lock_s_time_is_counted(counted: Any) -> None:
+    before = counted("workflow_write_lock_seconds_total")
+    with engine_atomic("default"):
+        pass
+    assert counted("workflow_write_lock_seconds_total") == before  # inside the test's transaction: no lock of its own
+
+
+@pytest.mark.sqlite
+@pytest.mark.django_db(transaction=True)
+def test_a_transaction_of_the_engine_has_the_lock_from_begin_to_commit(counted: Any) -> None:
+    before = counted("workflow_write_lock_seconds_total")
+    with engine_atomic("default"):
+        make_worker()
+    assert 0 < counted("workflow_write_lock_seconds_total") - before < 60
+    with pytest.raises(ZeroDivisionError), engine_atomic("default"):
+        raise ZeroDivisionError
+    assert counted("workflow_write_lock_seconds_total") > before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_size_of_a_worker_s_commits_is_counted(counted: Any) -> None:
+    class Writer:
+        alias = "default"
+
+        def write(self, facts: Any, asked: Any = ()) -> Written:
+            return Written(After())
+
+    before = counted("workflow_commit_facts_count"), counted("workflow_commit_facts_sum")
+    committer = Committer(Writer(), lambda after: None)  # type: ignore[arg-type]
+    fact: Any = object()
+    for _ in range(3):  # before it starts, so that they are one batch
+        committer.put(fact)
+    committer.start()
+    assert committer.stop(30)
+    assert counted("workflow_commit_facts_count") == before[0] + 1
+    assert counted("workflow_commit_facts_sum") == before[1] + 3
 
 
 def test_what_waits_is_read_from_the_database(django_assert_max_num_queries: DjangoAssertNumQueries) -> None:

@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, m
 
 from django_workflow import signals
 from django_workflow.contrib.prometheus.collector import DatabaseCollector
+from django_workflow.engine.meters import use_meter
 from django_workflow.models import Run, Step
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -30,6 +31,25 @@ step_seconds = Histogram(
 step_failures = Counter("workflow_step_failures", "Attempts that failed.", ["workflow", "will_retry"])
 deliveries_failed = Counter("workflow_deliveries_failed", "Deliveries that were given up.", ["workflow"])
 
+commit_facts = Histogram(
+    "workflow_commit_facts",
+    "Facts (results, acknowledgements, starts) that one transaction of a worker wrote.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
+write_lock_seconds = Counter(
+    "workflow_write_lock_seconds", "Time with SQLite's write lock; its rate is the share of the time that it is taken."
+)
+
+
+class EngineMeter:
+    """Implements `engine.meters.Meter`."""
+
+    def committed(self, facts: int) -> None:
+        commit_facts.observe(facts)
+
+    def wrote(self, seconds: float) -> None:
+        write_lock_seconds.inc(seconds)
+
 
 def connect() -> None:
     """Count from now on, and have the registry ask the database."""
@@ -42,6 +62,7 @@ def connect() -> None:
     }
     for signal, receiver in receivers.items():
         signal.connect(receiver, dispatch_uid=f"django_workflow.prometheus.{receiver.__name__}")
+    use_meter(EngineMeter())
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR") is None:
         REGISTRY.register(DatabaseCollector())
 
