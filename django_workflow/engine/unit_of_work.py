@@ -23,8 +23,7 @@ from django_workflow.engine import events
 from django_workflow.engine.journal_cache import JournalCache, journal_message
 from django_workflow.engine.records import Lease, RunInfo
 from django_workflow.engine.sql import Change, hot_statements
-from django_workflow.engine.sql.changes import RUN_COLUMNS, Kind, Row, Table
-from django_workflow.engine.sql.orm import newest_events
+from django_workflow.engine.sql.changes import Kind, Row, Table
 from django_workflow.models import (
     Attempt,
     ChannelEvent,
@@ -152,14 +151,10 @@ class UnitOfWork:
         wanted = sorted(set(keys) - self._states.keys())
         if not wanted:
             return set()
-        # Two statements: the second one's snapshot is younger than the lock, so no event is missed.
-        runs = Run.objects.using(self.alias)
-        locked = runs.locked(wanted, skip_locked=skip_locked) if self._locks_rows else runs.filter(pk__in=wanted)
-        rows = list(locked.values_list(*RUN_COLUMNS))
-        newest_of = newest_events(self.alias, [row[0] for row in rows])
-        for row in rows:
-            self._states[row[0]] = RunState(row, newest_of.get(row[0]) or 0)
-        return {row[0] for row in rows}
+        locked = hot_statements(self.alias).lock(wanted, skip_locked=skip_locked)
+        for row, newest in locked:
+            self._states[row[0]] = RunState(row, newest or 0)
+        return {row[0] for row, _ in locked}
 
     def open(self, leases: Iterable[Lease]) -> set[UUID]:
         """Lock and read the deliveries of these leases and their runs, in one statement where the database allows it.

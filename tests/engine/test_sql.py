@@ -168,6 +168,38 @@ def test_reading_gives_what_the_orm_gives(hand: Hand) -> None:
     assert found[0].worker_key is None or len({row.worker_key for row in found}) > 1
 
 
+@pytest.mark.parametrize("skip_locked", [False, True])
+def test_locking_gives_what_the_orm_gives(hand: Hand, skip_locked: bool) -> None:
+    runs = [start() for _ in range(5)]
+    Run.objects.filter(pk=runs[0].pk).update(started_at=INSTANTS[0], why=TEXTS[2])
+    Run.objects.filter(pk=runs[1].pk).update(parent_id=runs[0].pk)
+    now = hand.clock.now()
+    for position in (7, 9):
+        ChannelEvent.objects.create(channel=runs[2].run_id, position=position, event="e", data="1", created_at=now)
+    gone = uuid7()
+    keys = sorted([*(run.pk for run in runs[:4]), gone])
+
+    def locked(statements: Any) -> list[tuple[tuple[Any, ...], int | None]]:
+        with transaction.atomic():
+            return [(tuple(row), newest) for row, newest in statements.lock(keys, skip_locked=skip_locked)]
+
+    found, expected = locked(hot_statements("default")), locked(OrmStatements("default"))
+    assert [row for row, _ in found] == [row for row, _ in expected]
+    assert [row[0] for row, _ in found] == [key for key in keys if key != gone]
+    assert {row[0]: newest for row, newest in expected}[runs[2].pk] == 9
+    for (_, newest), (_, true_newest) in zip(found, expected, strict=True):
+        assert newest in (None, true_newest)
+
+
+def test_many_runs_are_locked_at_once(hand: Hand) -> None:
+    copies = [Run(run_id=f"many-{number}", url="x", created_at=hand.clock.now()) for number in range(600)]
+    Run.objects.bulk_create(copies)
+    with transaction.atomic():
+        found = hot_statements("default").lock(sorted(run.pk for run in copies), skip_locked=False)
+        assert len(found) == 600
+        assert hot_statements("default").lock([], skip_locked=False) == []
+
+
 def test_many_leases_are_read_at_once(hand: Hand) -> None:
     run = start()
     (lease,) = hand.claim()

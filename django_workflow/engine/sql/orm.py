@@ -10,7 +10,7 @@ from django.db import connections
 from django.db.models import OuterRef, Subquery
 
 from django_workflow.engine.records import Lease
-from django_workflow.engine.sql.changes import RUN_COLUMNS, Change, Held, Kind
+from django_workflow.engine.sql.changes import RUN_COLUMNS, Change, Held, Kind, Row
 from django_workflow.models import ChannelEvent, Delivery, Run
 
 
@@ -33,6 +33,13 @@ class Statements:
             Held(key, fence, worker_key, locked[run_key], newest.get(run_key) or 0)
             for key, fence, worker_key, run_key in rows
         ]
+
+    def lock(self, keys: Sequence[UUID], *, skip_locked: bool) -> list[tuple[Row, int | None]]:
+        runs: Any = Run.objects.using(self._alias)
+        rows = list(runs.locked(keys, skip_locked=skip_locked).values_list(*RUN_COLUMNS))
+        # A statement of its own: what it sees is younger than the locks, so no event is missed.
+        newest = newest_events(self._alias, [row[0] for row in rows])
+        return [(row, newest.get(row[0]) or 0) for row in rows]
 
     def write(self, changes: Sequence[Change]) -> dict[str, int]:
         for change in changes:

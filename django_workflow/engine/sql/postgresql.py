@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from django.db import connections
@@ -16,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import CharField
 
 from django_workflow.engine.records import Lease
-from django_workflow.engine.sql.changes import RUN_COLUMNS, Change, Held, Kind, Table
+from django_workflow.engine.sql.changes import RUN_COLUMNS, Change, Held, Kind, Row, Table
 from django_workflow.engine.sql.prepared import assignments, on_conflict
 from django_workflow.models import ChannelEvent, Delivery, Run
 
@@ -34,9 +35,20 @@ class Statements:
         connection = connections[self._alias]
         self._read_text = self._read_text or _read_text(connection)
         with _cursor(connection) as cursor:
-            cursor.execute(self._read_text, [f"{{{','.join([lease.key.hex for lease in leases])}}}"])
+            cursor.execute(self._read_text, [_array([lease.key for lease in leases])])
             rows = cursor.fetchall()
         return [Held(row[0], row[1], row[2], row[3:], None) for row in rows]
+
+    def lock(self, keys: Sequence[UUID], *, skip_locked: bool) -> list[tuple[Row, int | None]]:
+        connection = connections[self._alias]
+        columns = ", ".join(f"r.{_RUN.column(connection, name)}" for name in RUN_COLUMNS)
+        text = (
+            f"SELECT {columns} FROM {_RUN.quoted(connection)} r WHERE r.id = ANY(%s::uuid[])"
+            f" ORDER BY r.id FOR NO KEY UPDATE{' SKIP LOCKED' if skip_locked else ''}"
+        )
+        with _cursor(connection) as cursor:
+            cursor.execute(text, [_array(keys)])
+            return [(row, None) for row in cursor.fetchall()]
 
     def write(self, changes: Sequence[Change]) -> dict[str, int]:
         if not changes:
@@ -76,6 +88,10 @@ def _cursor(connection: BaseDatabaseWrapper) -> AbstractContextManager[Any]:
         PreparingCursor(connection.connection)
     )
     return watched
+
+
+def _array(keys: Sequence[UUID]) -> str:
+    return f"{{{','.join([key.hex for key in keys])}}}"
 
 
 def _rows(change: Change) -> str:

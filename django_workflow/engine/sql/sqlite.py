@@ -28,6 +28,7 @@ class Statements:
         self._texts: dict[tuple[object, ...], str] = {}
         self._adapters: dict[tuple[object, ...], list[tuple[int, Adapt]]] = {}
         self._read_texts: dict[int, str] = {}
+        self._lock_texts: dict[int, str] = {}
 
     def read(self, leases: Sequence[Lease]) -> list[Held]:
         held = []
@@ -38,14 +39,15 @@ class Statements:
     def _read(self, leases: Sequence[Lease]) -> list[Held]:
         connection = connections[self._alias]
         by_key = {lease.key.hex: lease for lease in leases}
-        # A power of two, the rest NULL: few texts, each of them prepared once.
-        size = 1 << (len(by_key) - 1).bit_length()
-        if size not in self._read_texts:
-            self._read_texts[size] = _read_text(connection, size)
-        keys: list[str | None] = [*by_key, *[None] * (size - len(by_key))]
-        with connection.cursor() as cursor:
-            rows = cursor.execute(self._read_texts[size], keys).fetchall()
+        rows = _rows_of(connection, list(by_key), self._read_texts, _read_text)
         return [_held(connection, by_key[row[0]], row) for row in rows]
+
+    def lock(self, keys: Sequence[UUID], *, skip_locked: bool) -> list[tuple[Row, int | None]]:
+        connection, found = connections[self._alias], []
+        for start in range(0, len(keys), MOST_AT_ONCE):
+            some = [key.hex for key in keys[start : start + MOST_AT_ONCE]]
+            found += _rows_of(connection, some, self._lock_texts, _lock_text)
+        return [(_run(connection, row[:-1]), row[-1] or 0) for row in found]
 
     def write(self, changes: Sequence[Change]) -> dict[str, int]:
         connection = connections[self._alias]
@@ -57,6 +59,24 @@ class Statements:
                     self._adapters[shape] = _adapters(connection, change.table, change.names)
                 cursor.executemany(self._texts[shape], _adapted(change.rows, self._adapters[shape]))
         return {}
+
+
+def _rows_of(
+    connection: BaseDatabaseWrapper,
+    keys: list[str],
+    texts: dict[int, str],
+    make: Callable[[BaseDatabaseWrapper, int], str],
+) -> list[Row]:
+    """What a statement finds for these keys. It has a power of two of them, the rest NULL: few texts, each prepared
+    once."""
+    if not keys:
+        return []
+    size = 1 << (len(keys) - 1).bit_length()
+    if size not in texts:
+        texts[size] = make(connection, size)
+    with connection.cursor() as cursor:
+        rows: list[Row] = cursor.execute(texts[size], [*keys, *[None] * (size - len(keys))]).fetchall()
+    return rows
 
 
 def _adapted(rows: list[Row], adapters: list[tuple[int, Adapt]]) -> list[Any]:
@@ -112,20 +132,38 @@ _DELIVERY, _RUN, _EVENT = Table(Delivery), Table(Run), Table(ChannelEvent)
 
 
 def _read_text(connection: BaseDatabaseWrapper, size: int) -> str:
-    run_columns = ", ".join(f"r.{_RUN.column(connection, name)}" for name in RUN_COLUMNS)
     return (
-        f"SELECT d.id, d.fence, d.worker_id, {run_columns},"
-        f" (SELECT e.position FROM {_EVENT.quoted(connection)} e WHERE e.channel = r.run_id"
-        " ORDER BY e.position DESC LIMIT 1)"
+        f"SELECT d.id, d.fence, d.worker_id, {_run_columns(connection)}"
         f" FROM {_DELIVERY.quoted(connection)} d JOIN {_RUN.quoted(connection)} r ON r.id = d.run_id"
         f" WHERE d.id IN ({', '.join(['%s'] * size)})"
     )
 
 
+def _lock_text(connection: BaseDatabaseWrapper, size: int) -> str:
+    return (
+        f"SELECT {_run_columns(connection)} FROM {_RUN.quoted(connection)} r"
+        f" WHERE r.id IN ({', '.join(['%s'] * size)}) ORDER BY r.id"
+    )
+
+
+def _run_columns(connection: BaseDatabaseWrapper) -> str:
+    """`RUN_COLUMNS` of a run `r`, and the newest position of its channel."""
+    columns = ", ".join(f"r.{_RUN.column(connection, name)}" for name in RUN_COLUMNS)
+    return (
+        f"{columns}, (SELECT e.position FROM {_EVENT.quoted(connection)} e WHERE e.channel = r.run_id"
+        " ORDER BY e.position DESC LIMIT 1)"
+    )
+
+
 def _held(connection: BaseDatabaseWrapper, lease: Lease, row: Row) -> Held:
-    _, fence, worker, key, run_id, status, group_open, started_at, parent, why, newest = row
-    run = (UUID(key), run_id, status, group_open, _aware(connection, started_at), parent and UUID(parent), why)
-    return Held(lease.key, fence, lease.worker_key if worker == lease.worker_key.hex else None, run, newest or 0)
+    _, fence, worker, *run, newest = row
+    worker_key = lease.worker_key if worker == lease.worker_key.hex else None
+    return Held(lease.key, fence, worker_key, _run(connection, run), newest or 0)
+
+
+def _run(connection: BaseDatabaseWrapper, row: Sequence[Any]) -> Row:
+    key, run_id, status, group_open, started_at, parent, why = row
+    return UUID(key), run_id, status, group_open, _aware(connection, started_at), parent and UUID(parent), why
 
 
 def _aware(connection: BaseDatabaseWrapper, at: datetime | None) -> datetime | None:
