@@ -122,6 +122,7 @@ class Writer:
             unit = UnitOfWork(self.alias, self.now(), self.cache, worker_key=self.worker_key)
             unit.may_continue = self.may_continue
             unit.careful = careful
+            unit.room = self.room()
             missing = unit.open(fact.lease for fact in facts)
             busy_runs = _runs_of(facts, _still_there(self.alias, missing)) if missing else set()
             parents = _parents_of(facts, self.cache)
@@ -141,14 +142,14 @@ class Writer:
 
     def _do(self, unit: UnitOfWork, asked: Sequence[Asked]) -> None:
         """What is asked for comes first: events are for those who wait already."""
-        unit.room = self.room()
+        unit.is_asked = True
         notifies = [one for one in asked if isinstance(one.request, Notify)]
         starts = [one for one in asked if isinstance(one.request, Batch)]
         if notifies:
             notify_together(unit, notifies)
         if starts:
             start_together(unit, starts)
-        unit.room = None
+        unit.is_asked = False
 
 
 def _parents_of(facts: Sequence[Fact], cache: JournalCache) -> dict[UUID, UUID]:

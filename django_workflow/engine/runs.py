@@ -17,6 +17,7 @@ from django.db import OperationalError
 from django_workflow import signals
 from django_workflow.conf import get_settings
 from django_workflow.engine import events
+from django_workflow.engine.addresses import is_internal
 from django_workflow.engine.records import Invoker, Lease, RunInfo, encode_config, from_unix, lease_of, stored
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import Delivery, Run, Step, Waiter
@@ -215,8 +216,8 @@ def schedule_step(
         due_at=due,
         created_at=unit.now,
     )
-    goes_on = solo and due <= unit.now and not flow_key and not state.paused and unit.takes_another()
-    if goes_on and unit.worker_key is not None:
+    at_once = (solo or is_internal(info.url)) and due <= unit.now and not flow_key and not state.paused
+    if at_once and unit.takes_another(solo=solo) and unit.worker_key is not None:
         row.worker_id = unit.worker_key
         row.fence = 1
         unit.continue_with(lease_of(row, unit.worker_key))

@@ -116,8 +116,10 @@ class UnitOfWork:
         self.worker_key = worker_key
         self.after = After()
         self.may_continue: Callable[[Lease], bool] = lambda lease: False
-        self.room: int | None = None
-        """How many more deliveries its worker can begin with; None where it need not ask."""
+        self.room = 0
+        """How many more deliveries its worker can begin with at once, besides those that go on."""
+        self.is_asked = False
+        """What is written comes from beside the worker: nothing of it goes on, everything begins."""
         self.careful = False
         self._states: dict[UUID, RunState] = {}
         self._infos: dict[UUID, RunInfo] = {}
@@ -365,13 +367,17 @@ class UnitOfWork:
         if signal.receivers:
             self.after.signals.append((signal, {"run_key": run_key, **values}))
 
-    def takes_another(self) -> bool:
-        """Whether a new delivery may be leased to the worker of this unit at once."""
-        if self.worker_key is None or self.room == 0:
+    def takes_another(self, *, solo: bool = True) -> bool:
+        """Whether a new delivery may be leased to the worker of this unit at once.
+
+        A run's only delivery takes the place of the one that is settled; others need room.
+        """
+        if self.worker_key is None:
             return False
-        if self.room is not None:
-            self.room -= 1
-        return True
+        if solo and not self.is_asked:
+            return True
+        self.room -= 1
+        return self.room >= 0
 
     def continue_with(self, lease: Lease) -> None:
         """Go on with a delivery that was written leased, right after the commit."""

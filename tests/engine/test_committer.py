@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
@@ -349,3 +350,33 @@ class TestTrouble:
         assert JournalEntry.objects.get().run == free
         hand.write(*written.busy)
         assert JournalEntry.objects.filter(run=held).exists()
+
+
+@pytest.mark.django_db
+class TestRoom:
+    def test_branches_are_leased_at_once_as_far_as_the_worker_has_room(self, hand: Hand) -> None:
+        run = start()
+        (lease,) = hand.claim()
+        hand.writer = replace(hand.writer, room=lambda: 2)
+        plans = [
+            step(0, None, concurrent=3, target_step=number, step_name=f"branch {number}") for number in range(1, 4)
+        ]
+        after = hand.settle(lease, result(run, *plans))
+        assert [following.step_id for following in after.followups] == [1, 2]
+        assert after.wake
+        rows = Delivery.objects.filter(run=run).order_by("step_id")
+        assert [row.worker_id for row in rows] == [hand.key, hand.key, None]
+        # What was leased can be settled: the third is claimed as ever.
+        for following in after.followups:
+            branch = step(following.step_id or 0, "1", concurrent=3, step_name=following.step_name)
+            hand.settle(following, result(run, branch))
+        (third,) = hand.claim()
+        assert third.step_id == 3
+        (join,) = hand.settle(third, result(run, step(3, "1", concurrent=3, step_name="branch 3"))).followups
+        assert join.solo
+
+    def test_a_runs_only_delivery_goes_on_without_room(self, hand: Hand) -> None:
+        run = start()
+        (lease,) = hand.claim()
+        assert hand.writer.room() == 0
+        assert len(hand.settle(lease, result(run, step(1))).followups) == 1
