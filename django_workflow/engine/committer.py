@@ -333,6 +333,9 @@ class Committer:
                     written = self._writer.write_by_run(batch)
             except (OperationalError, InterfaceError) as error:
                 failures += 1
+                with self._condition:
+                    # Also those that queue behind: who asked may be what keeps the database from taking this batch.
+                    asked, self._asked = asked + self._asked, []
                 for one in asked:
                     one.hand_back()
                 asked = []

@@ -72,6 +72,8 @@ def _settle(unit: UnitOfWork, state: RunState, fact: Settlement) -> None:
         _settle_call(unit, state, lease, fact)
     elif fact.requests:
         _settle_submissions(unit, state, lease, fact)
+    elif not fact.answer.ok and _is_done(unit, state, lease):
+        unit.finish_delivery(lease)  # its submission arrived, and only the answer was lost: a retry would do it again
     elif problem := _problem(unit.info(state.key), lease, fact.answer):
         _settle_problem(unit, state, lease, fact, problem)
     elif _went_nowhere(unit, state, lease):
@@ -82,20 +84,24 @@ def _settle(unit: UnitOfWork, state: RunState, fact: Settlement) -> None:
         _show_beginning(unit, lease, fact)
 
 
+def _is_done(unit: UnitOfWork, state: RunState, lease: Lease) -> bool:
+    """Whether what a call was made for is in the journal."""
+    if lease.solo:
+        return unit.length(state) > lease.position + 1
+    return lease.step_id is not None and unit.has_result(state, lease.step_id)
+
+
 def _went_nowhere(unit: UnitOfWork, state: RunState, lease: Lease) -> bool:
     """Whether a call that was answered well left nothing that takes the run on: its endpoint submitted nothing.
 
     Other SDKs get a call for each result of a group, and answer all but the last with nothing: those are not asked.
     """
     mine: dict[str, object] = {"run_id": state.key}
-    if lease.solo:
-        if unit.length(state) > lease.position + 1:
-            return False
-    elif lease.step_id is not None:
-        if unit.has_result(state, lease.step_id):
+    if not lease.solo:
+        if lease.step_id is None:
             return False
         mine["step_id"] = lease.step_id
-    else:
+    if _is_done(unit, state, lease):
         return False
     calls = Delivery.objects.using(unit.alias).filter(**mine).exclude(pk=lease.key)
     waits = Waiter.objects.using(unit.alias).waiting().filter(**mine)

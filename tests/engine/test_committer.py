@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django_workflow.engine import committer as committer_module
 from django_workflow.engine.committer import Committer
 from django_workflow.engine.facts import Answer, Emitted, StepStarted
+from django_workflow.engine.local_requests import Asked
 from django_workflow.engine.unit_of_work import After
 from django_workflow.models import Attempt, ChannelEvent, Delivery, JournalEntry, Run, Step
 from django_workflow.protocol.requests import Batch, CancelRun
@@ -299,6 +300,36 @@ class TestTrouble:
         assert not thread.is_alive()
         assert committer.stop(10)
         assert ChannelEvent.objects.filter(channel=run.run_id, event="log").count() == 22
+
+    def test_who_asks_while_the_database_is_away_does_it_alone(
+        self, hand: Hand, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It may be a thread that an atomic step waits for, whose transaction keeps the committer out."""
+        run = start()
+        (lease,) = hand.claim()
+        refused, may_write = Event(), Event()
+        write = type(hand.writer).write
+
+        def away(self: Any, facts: Any, asked: Any = ()) -> Any:
+            if not may_write.is_set():
+                refused.set()
+                raise OperationalError("database is locked")
+            return write(self, facts, asked)
+
+        monkeypatch.setattr(type(hand.writer), "write", away)
+        monkeypatch.setattr(type(hand.writer), "write_by_run", away)
+        monkeypatch.setattr(committer_module, "LONGEST_PAUSE", 0.01)
+        committer = Committer(hand.writer, lambda after: None)
+        committer.start()
+        committer.put(hand.settlement(lease, result(run, step(1))))
+        assert refused.wait(10)
+        asked = Asked(Batch(messages=()))
+        with committer._condition:
+            committer._asked.append(asked)  # behind the batch that is refused
+        eventually(lambda: asked.is_settled)
+        assert asked.answer is None
+        may_write.set()
+        assert committer.stop(10)
 
     def test_an_error_that_stays_with_one_run_holds_up_no_other(
         self, hand: Hand, monkeypatch: pytest.MonkeyPatch

@@ -81,6 +81,23 @@ def test_a_branch_that_failed_stays_a_branch(hand: Hand) -> None:
     assert told(run)[0] == (1, "a", "success", 2, 2)
 
 
+@pytest.mark.parametrize("branches", [False, True], ids=["sequence", "branch"])
+def test_a_result_that_arrived_counts_although_the_answer_was_lost(hand: Hand, branches: bool) -> None:
+    run = start(url=URL, retries=0)
+    (lease,) = hand.claim()
+    if branches:
+        submit(run, *(step(0, None, target_step=n, concurrent=2, step_name=f"step {n}") for n in (1, 2)))
+        hand.settle(lease)
+        lease, _ = sorted(hand.claim(), key=lambda lease: lease.position)
+    submit(run, step(1, concurrent=1 + branches))
+    hand.settle(lease, answer=Answer(status=0, error="The connection broke."))
+    run.refresh_from_db()
+    assert not run.is_finished
+    assert run.steps.get(step_id=1).status == "success"
+    assert not run.deliveries.filter(pk=lease.key).exists()
+    assert not Attempt.objects.exists()
+
+
 def test_an_error_outside_of_steps_makes_no_step(hand: Hand) -> None:
     run = start(url=URL, retries=0)
     (lease,) = hand.claim()
