@@ -64,10 +64,11 @@ def _why_from(run: Run, now: datetime, open_steps: Sequence[Step], deliveries: S
         if step.step_type == StepType.INVOKE:
             return _("Waits for run %s") % step.event_id
         if step.event_id and step.due_at:
-            return _("Waits for event “%(event)s” until %(at)s") % {
-                "event": step.event_id,
-                "at": instant_text(step.due_at, now),
-            }
+            words = {"event": step.event_id, "at": instant_text(step.due_at, now)}
+            if step.due_at <= now:
+                return _("Waits for event “%(event)s” until %(at)s") % words
+            words["left"] = length_text(step.due_at - now)
+            return _("Waits for event “%(event)s” until %(at)s (times out in %(left)s)") % words
     if run.status == Run.Status.SLEEPING and run.due_at:
         return _("Sleeps until %s") % instant_text(run.due_at, now)
     return ""

@@ -229,6 +229,14 @@ def test_the_page_takes_twelve_queries_with_500_steps_as_with_few(
     assert queries() == few <= 12
 
 
+def test_a_run_whose_values_were_erased_says_so(viewing: Client) -> None:
+    run = make_finished_run(forgotten_at=datetime(2030, 5, 1, 12, tzinfo=UTC))
+    page = page_of(viewing, run)
+    assert "Payload and results were erased:" in page
+    assert "05/01/2030" in page
+    assert "erased" not in page_of(viewing, make_finished_run())
+
+
 def test_the_view_is_remembered(viewing: Client) -> None:
     run = make_finished_run()
     url = reverse("admin:django_workflow_run_change", args=[run.pk])
@@ -288,7 +296,7 @@ def test_the_why_line_names_the_event_and_the_retry(viewing: Client) -> None:
     make_step(
         waiting, status=Step.Status.WAITING, step_type="Wait", event_id="approve-42", due_at=due, finished_at=None
     )
-    assert "Waits for event “approve-42” until May 1, 2030, 12:30 p.m." in page_of(viewing, waiting)
+    assert "Waits for event “approve-42” until May 1, 2030, 12:30 p.m. (times out in " in page_of(viewing, waiting)
     retrying = make_run(status=Run.Status.RETRYING)
     make_step(retrying, status=Step.Status.RETRYING, error="ConnectionError: gone", finished_at=None)
     make_delivery(retrying, attempt=2, max_retries=5, due_at=due)
