@@ -4,6 +4,7 @@
     python -m tests.benchmarks --list     all parts
     BENCH_ONLY="sqlite admin-postgresql"  picks parts
     BENCH_WORKLOADS="w1 w3"               picks workloads within them
+    BENCH_MINUTES=9                       begins no part after so long
     BENCH_OUT=rows.jsonl                  appends each figure as a JSON line: peer, metric, value, unit
     PEERS=folder python -m tests.benchmarks.peers    beside the peers, in turn, by their harness
 

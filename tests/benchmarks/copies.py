@@ -1,7 +1,7 @@
 """Many rows quickly, on PostgreSQL: what one run left behind, copied by the database itself.
 
-The copies differ in what is unique (keys and ids, which ascend as those of real runs do), and are due one after
-another; sizes and plans are then those of as many real runs.
+The copies differ in what is unique (keys and ids, which ascend as those of real runs do), and in their instants, one
+after another; sizes and plans are then those of as many real runs.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def copy_rows(model: type[models.Model], run: Run, count: int, *, first: int = 1
 
 
 def copy_run(run: Run, count: int, *, first: int = 1, tables: tuple[type[models.Model], ...] = TABLES) -> None:
-    """Copy a run and its rows `count` times, as numbers `first` and on; they are due from its instant on, a millisecond
-    apart."""
+    """Copy a run and its rows `count` times, as numbers `first` and on; their instants begin with its own, a
+    millisecond apart."""
     with transaction.atomic():
         for model in tables:
             for index, row in enumerate(_rows(model, run)):
@@ -51,8 +51,9 @@ def _rows(model: type[models.Model], run: Run) -> list[models.Model]:
 
 
 def _copy(model: type[models.Model], row: models.Model, index: int, count: int, first: int) -> None:
-    changed = {"due_at": "row.due_at + number * interval '1 millisecond'"} if hasattr(row, "due_at") else {}
-    values = {**_unique(model, index), **changed}
+    instants = [field.column for field in model._meta.concrete_fields if isinstance(field, models.DateTimeField)]
+    later = {name: f"row.\"{name}\" + number * interval '1 millisecond'" for name in instants}
+    values = {**_unique(model, index), **later}
     names = [field.column for field in model._meta.concrete_fields if not _by_database(field)]
     quoted = ", ".join(f'"{name}"' for name in names)
     selected = ", ".join(values.get(name, f'row."{name}"') for name in names)

@@ -46,7 +46,17 @@ def record(part: str, folder: Path, form: str, out: Path) -> None:
         "BENCH_FOLDER": str(folder),
         "DJANGO_SETTINGS_MODULE": "tests.benchmarks.settings",
     }
-    profiler = ("py-spy", "record", "--gil", "--subprocesses", "--rate", str(PER_SECOND), "--format", form)
+    profiler = (
+        "py-spy",
+        "record",
+        "--gil",
+        "--function",
+        "--subprocesses",
+        "--rate",
+        str(PER_SECOND),
+        "--format",
+        form,
+    )
     command = [str(Path(sys.executable).with_name(profiler[0])), *profiler[1:], "--output", str(out)]
     command += ["--", sys.executable, "-m", "tests.benchmarks.workloads", "w1"]
     subprocess.run(command, env=environment, check=True)
