@@ -109,6 +109,20 @@ def test_a_command_is_told_with_its_options(name: str) -> None:
     assert set(re.findall(r"^\| `(--[\w-]+)` \|", section, re.MULTILINE)) == options
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_exit_codes_of_a_command_are_told(name: str) -> None:
+    """Those that its help tells stand on the page, and no others."""
+    section = sections(text_of("commands.md"), 2)[name]
+    rows = re.findall(r"^\| (\d+) \| ", section, re.MULTILINE)
+    sentence = re.search(r"^Exit codes: (.+?)\n\n", section + "\n\n", re.MULTILINE | re.DOTALL)
+    told = set(rows) | set(re.findall(r"(?:^|, )(\d+) ", sentence[1] if sentence else ""))
+    parser = load_command_class("django_workflow", name).create_parser("manage.py", name)
+    _, found, text = (parser.epilog or "").partition("exit codes:")
+    assert told, "the page tells no exit codes"
+    if found:
+        assert told == set(re.findall(r"(?:^|, |\s)(\d+) +(?=\S)", text, re.MULTILINE))
+
+
 def routes(patterns: list[Any], prefix: str = "") -> Iterator[str]:
     for pattern in patterns:
         if isinstance(pattern, URLResolver):

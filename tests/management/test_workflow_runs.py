@@ -128,3 +128,64 @@ def test_bad_input_and_unknown_runs_have_their_exit_codes() -> None:
     assert code_of("show", "wfr_none") == 1
     with pytest.raises(CommandError):
         said("--status", "sleepy")
+
+
+def test_a_run_is_watched_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(run_id="wfr_w", workflow="report", status=Run.Status.RUNNING, started_at=timezone.now())
+    make_step(run, name="first")
+    rounds = []
+
+    def wait(seconds: float) -> None:
+        rounds.append(seconds)
+        make_step(run, name=f"step {len(rounds)}")
+        if len(rounds) == 2:
+            Run.objects.filter(pk=run.pk).update(status=Run.Status.SUCCESS, finished_at=timezone.now())
+
+    monkeypatch.setattr("time.sleep", wait)
+    text = said("show", "w", "--watch")
+    assert len(rounds) == 2
+    followed, shown = text.split("\n\n", 1)
+    assert [line.split()[:3] for line in followed.splitlines()] == [
+        ["done", "1", "first"],
+        ["done", "2", "step"],
+        ["done", "3", "step"],
+    ]
+    assert "wfr_w  report  success" in shown
+    assert json.loads(said("show", "w", "--watch", "--json"))["status"] == "success"
+
+
+def test_watching_a_run_that_fails_exits_with_1() -> None:
+    make_run(run_id="wfr_f", status=Run.Status.FAILED, error="no stock", started_at=timezone.now())
+    assert code_of("show", "f", "--watch") == 1
+    assert said("show", "f").startswith("wfr_f")
+
+
+def test_watching_may_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    make_run(run_id="wfr_i", status=Run.Status.RUNNING, started_at=timezone.now())
+    assert code_of("show", "i", "--watch") == 130
+
+
+def test_a_list_cannot_be_watched() -> None:
+    assert code_of("--watch") == 2
+
+
+def test_colours_are_for_terminals() -> None:
+    make_run(run_id="wfr_c", status=Run.Status.FAILED)
+    assert "\x1b[" not in said()
+    out = io.StringIO()
+    call_command("workflow_runs", force_color=True, stdout=out)
+    assert "\x1b[" in out.getvalue()
+
+
+@pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True)])
+def test_no_color_does_without(variables: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(run_id="wfr_c", status=Run.Status.FAILED)
+    monkeypatch.setattr("django.core.management.color.supports_color", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ("\x1b[" in said()) == coloured

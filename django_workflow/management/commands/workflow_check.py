@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from django_workflow.authoring.registry import registry
 from django_workflow.control import recorded_runs
 from django_workflow.control.code_check import Break, check
 from django_workflow.control.recorded_runs import FileInvalid, RecordedRun
+from django_workflow.management.base import WorkflowCommand
 from django_workflow.management.reports import to_json
 from django_workflow.presentation import lookup
 
@@ -34,7 +35,7 @@ exit codes: 0 checked, 1 with --fail-on-break: a run would break, 2 bad input
 """
 
 
-class Command(BaseCommand):
+class Command(WorkflowCommand):
     help = "Tell which live runs would break with this code: at which step, why, and what to do about it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from django_workflow.control import forget
 from django_workflow.errors import WorkflowError
+from django_workflow.management.base import WorkflowCommand
 from django_workflow.management.reports import to_json
 from django_workflow.models.run import RunQuerySet
 from django_workflow.presentation import lookup
@@ -31,7 +32,7 @@ exit codes: 0 done, 1 refused: a run is not over, 2 bad input, or no run was mea
 """
 
 
-class Command(BaseCommand):
+class Command(WorkflowCommand):
     help = "Erase payloads, results and events of finished runs; their states and times stay."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -7,21 +7,25 @@ from argparse import ArgumentParser
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.urls import NoReverseMatch, reverse
 
 from django_workflow.conf import get_settings
 from django_workflow.engine import signing_keys
 from django_workflow.errors import Misconfigured
+from django_workflow.management.base import WorkflowCommand
 
 BAD_INPUT = 2
 LOCAL_ORIGIN = "http://127.0.0.1:8000"
 
 
-class Command(BaseCommand):
+class Command(WorkflowCommand):
     help = "Print the URL, the token and the signing keys of the engine's API, one NAME=value per line."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.epilog = (
+            "exit codes: 0 printed, 1 the keys come from the settings and cannot be rotated here, 2 bad input"
+        )
         parser.add_argument(
             "--url",
             help=f"origin of this site, or the API's whole URL (default: the setting base_url, else {LOCAL_ORIGIN})",

@@ -7,21 +7,23 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from django_workflow.conf import get_settings
 from django_workflow.engine import pruner
+from django_workflow.management.base import WorkflowCommand
 from django_workflow.management.reports import to_json
 from django_workflow.protocol.durations import parse_duration
 
 BAD_INPUT = 2
 
 
-class Command(BaseCommand):
+class Command(WorkflowCommand):
     help = "Delete finished runs and messages, and old events of no run, that are older than they are kept."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.epilog = "exit codes: 0 done, 2 bad input"
         parser.add_argument(
             "--older-than",
             metavar="DURATION",

@@ -7,13 +7,14 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from django_workflow.client.transports import current_transport
 from django_workflow.conf import get_settings
 from django_workflow.errors import WorkflowError
+from django_workflow.management.base import WorkflowCommand
 from django_workflow.management.reports import to_json
 from django_workflow.mirror import backfill, outbox, schedules
 from django_workflow.mirror.backfill import Checked
@@ -33,7 +34,7 @@ exit codes: 0 done, 1 the engine did not answer or refused something, 2 bad inpu
 """
 
 
-class Command(BaseCommand):
+class Command(WorkflowCommand):
     help = "Send what the hosted engine has not got, and bring the rows of its runs up to date from its logs."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any, NoReturn
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from django_workflow.authoring.registry import UnknownWorkflow, registry
@@ -14,6 +14,7 @@ from django_workflow.client.options import TriggerOptions
 from django_workflow.conf import get_settings
 from django_workflow.engine.inline import drive_inline
 from django_workflow.errors import EngineError, PayloadInvalid
+from django_workflow.management.base import WorkflowCommand
 from django_workflow.management.follow import Follower, last_line
 from django_workflow.management.reports import run_detail_json, to_json
 from django_workflow.models import Run
@@ -28,10 +29,11 @@ exit codes:
   1    it failed or was canceled, or the engine refused it
   2    bad input: unknown workflow, a payload that does not fit, a bad option
   3    --timeout passed; the run goes on
+  130  --wait was interrupted; the run goes on
 """
 
 
-class Command(BaseCommand):
+class Command(WorkflowCommand):
     help = "Start a run of a workflow; with --wait, follow its steps until it ends."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

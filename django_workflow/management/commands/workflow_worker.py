@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from threading import Event
 from typing import Any
 
 from django.apps import apps
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
+from django.utils import timezone
 from django.utils.autoreload import run_with_reloader
 
 from django_workflow.conf import get_settings
 from django_workflow.engine.supervisor import Supervisor
+from django_workflow.management.base import WorkflowCommand
 from django_workflow.mirror.worker import HostedWorker
 
 HEALTH_INTERVAL = 5.0
 
+EPILOG = """
+exit codes:
+  0  drained
+  1  stopped with deliveries under way, which others make again; or a bad option
+  2  half of the pool was stuck in steps past request_timeout: start it again
+"""
 
-class Command(BaseCommand):
+
+class Command(WorkflowCommand):
     help = "Run a workflow worker until SIGTERM or Ctrl-C; both drain: what runs is finished, nothing new is taken."
 
+    as_json = False
+
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--concurrency", type=int, help="deliveries in flight; default: the setting")
+        parser.formatter_class = RawDescriptionHelpFormatter
+        parser.epilog = EPILOG
+        parser.add_argument("--concurrency", type=int, metavar="N", help="deliveries in flight; default: the setting")
         parser.add_argument(
             "--metrics-port", type=int, help="serve metrics for Prometheus at this port (extra prometheus)"
         )
         parser.add_argument("--reload", action="store_true", help="restart when code changes (development)")
+        parser.add_argument("--json", action="store_true", help="tell start and end as lines of JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["concurrency"] is not None and options["concurrency"] < 1:
             raise CommandError("--concurrency must be at least 1.")
+        self.as_json = options["json"]
         if options["metrics_port"] is not None:
             self.serve_metrics(options["metrics_port"])
         if options["reload"]:
@@ -63,10 +80,21 @@ class Command(BaseCommand):
         # A hosted engine makes the deliveries; its worker sends, asks and schedules.
         supervisor = HostedWorker() if get_settings().is_hosted else Supervisor(concurrency=concurrency)
         supervisor.start()
-        self.stdout.write("Worker started. Stop it with SIGTERM or Ctrl-C.")
+        self.tell("started", "Worker started. Stop it with SIGTERM or Ctrl-C.")
         while not told.wait(HEALTH_INTERVAL):
             if not supervisor.healthy:
                 self.stderr.write("Half of the pool is stuck in steps past request_timeout; leaving for a restart.")
+                self.tell("stuck")
                 return 2
-        self.stdout.write("Draining …")
-        return 0 if supervisor.stop() else 1
+        self.tell("draining", "Draining …")
+        drained = supervisor.stop()
+        self.tell("drained" if drained else "stopped")
+        return 0 if drained else 1
+
+    def tell(self, event: str, text: str = "") -> None:
+        """A line of what happens to the worker: JSON for programs, or the text, if there is any, for people."""
+        if self.as_json:
+            self.stdout.write(json.dumps({"event": event, "at": timezone.now().isoformat(), "pid": os.getpid()}))
+            self.stdout.flush()
+        elif text:
+            self.stdout.write(text)
