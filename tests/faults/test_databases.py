@@ -188,7 +188,7 @@ def test_a_server_that_is_started_anew_under_load(own_postgresql: Any, tmp_path:
         for _ in range(3):
             while len(handles) % 10 or not handles or all_over():
                 handles.append(every_kind.trigger(0.01))
-            eventually(lambda: JournalEntry.objects.exists())
+            eventually(lambda: JournalEntry.objects.exists(), 90)
             server.stop()  # at once, as when it is killed: it recovers from its log
             with pytest.raises(OperationalError):
                 every_kind.trigger(0.0)

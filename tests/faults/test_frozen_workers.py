@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-import pytest
+from threading import Event
 
-from django_workflow.models import JournalEntry, Worker
+import pytest
+from django.db import transaction
+
+from django_workflow.models import Delivery, JournalEntry, Run, Worker
 from tests.effects.models import Effect
 from tests.effects.workflows import every_kind
 from tests.engine.workers import eventually
 from tests.faults.invariants import all_over, assert_all_done, assert_sound
-from tests.faults.nursery import Nursery
+from tests.faults.nursery import Child, Nursery
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SHORT = {"worker_timeout": 4}
 STEP_SECONDS = 0.1
+
+
+def freeze_between_transactions(worker: Child) -> None:
+    """A worker that is frozen inside of a transaction keeps its rows locked until its connection ends."""
+    while True:
+        worker.freeze()
+        with transaction.atomic():
+            free = (
+                len(Run.objects.select_for_update(skip_locked=True)),
+                len(Delivery.objects.select_for_update(skip_locked=True)),
+            )
+            if free == (Run.objects.count(), Delivery.objects.count()):
+                return
+        worker.thaw()
+        Event().wait(0.02)
 
 
 @pytest.mark.postgresql
@@ -26,7 +44,7 @@ def test_another_worker_takes_over_and_the_frozen_one_writes_nothing(nursery: Nu
     handles = [every_kind.trigger(STEP_SECONDS) for _ in range(4)]
     frozen = nursery.worker(settings=SHORT)
     eventually(lambda: JournalEntry.objects.exclude(step_id=None).count() >= results)
-    frozen.freeze()
+    freeze_between_transactions(frozen)
     other = nursery.worker(settings=SHORT)
     eventually(all_over)
     frozen.thaw()
