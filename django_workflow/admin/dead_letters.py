@@ -19,10 +19,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_workflow.admin.base import ReadOnlyAdmin, preformatted, run_link, time_cell
+from django_workflow.admin.bulk import act_on_many
 from django_workflow.admin.confirm import Line
 from django_workflow.admin.own_page import Crumb, admin_url
-from django_workflow.admin.run_actions import act_on_run, act_on_runs, buttons
+from django_workflow.admin.run_actions import MOST_AT_ONCE, act_on_run, act_on_runs, buttons
 from django_workflow.admin.status import status_badge
+from django_workflow.control.actions import ACTIONS
 from django_workflow.models import DeadLetter, Run
 from django_workflow.presentation import lookup, values
 from django_workflow.presentation.words import first_line
@@ -247,6 +249,10 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
     def _act(self, request: HttpRequest, letters: QuerySet[DeadLetter], name: str) -> HttpResponse | None:
         chosen: list[tuple[Any, str]] = list(letters.order_by().values_list("run", "destination"))
         keys = [key for key, _destination in chosen if key is not None]
+        if len(keys) > MOST_AT_ONCE:  # in the background, with a page that shows the progress
+            return act_on_many(
+                self, request, lookup.runs().filter(pk__in=letters.order_by().values("run")), ACTIONS[name]
+            )
         why = _("It is a message outside workflows: there is no run.")
         others = [Line(destination, remark=why) for key, destination in chosen if key is None]
         return act_on_runs(self, request, keys, name, others=others)

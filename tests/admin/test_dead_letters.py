@@ -10,7 +10,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from django_workflow import NonRetryableError, WorkflowContext, workflow
-from django_workflow.models import DeadLetter, Run
+from django_workflow.models import BulkOperation, DeadLetter, Run
 from django_workflow.protocol.identifiers import uuid7
 from django_workflow.testing import run_workflows
 from django_workflow.testing.factories import make_run
@@ -105,6 +105,19 @@ def test_failed_runs_are_resumed_together_and_the_reason_is_noted(operator: Clie
     # A double submit resumes nothing twice.
     act(operator, "resume", confirmed="yes")
     assert Run.objects.filter(resumed_from__isnull=False).count() == 2
+
+
+def test_very_many_failures_are_dealt_with_in_the_background(
+    operator: Client, mended: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_workflow.admin.dead_letters.MOST_AT_ONCE", 1)
+    failed_runs(3)
+    assert "Mark as handled: 3 runs" in act(operator, "mark_handled")
+    assert DeadLetter.objects.count() == 3
+    act(operator, "mark_handled", confirmed="yes")
+    operation = BulkOperation.objects.get()
+    assert (operation.action, operation.total) == ("mark_handled", 3)
+    assert not DeadLetter.objects.exists()
 
 
 def test_the_buttons_of_a_failure_say_what_cannot_be_done(operator: Client) -> None:
