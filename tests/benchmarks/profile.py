@@ -69,7 +69,7 @@ def summary(stacks: list[str]) -> str:
     for line in stacks:
         frames, _, count = line.rpartition(" ")
         names = [LINE.sub(")", frame) for frame in frames.split(";")]
-        if "_deliver" not in frames and "committer" not in frames:
+        if "_make" not in frames and "committer" not in frames:
             continue  # starting up, triggering, waiting
         running[names[-1]] += int(count)
         for name in set(names):

@@ -57,11 +57,11 @@ def test_every_target_has_a_part_that_measures_it() -> None:
 
 def test_the_summary_counts_the_worker_alone() -> None:
     stacks = [
-        "run;_deliver (worker.py:1);work (a.py:3) 3",
-        "run;_deliver (worker.py:2);rest (a.py:4) 1",
+        "run;_make (worker.py:1);work (a.py:3) 3",
+        "run;_make (worker.py:2);rest (a.py:4) 1",
         "main (m.py:1) 9",
     ]
     text = summary(stacks)
     assert "4 samples" in text
     assert " 75.0%  work (a.py)" in text
-    assert "100.0%  _deliver (worker.py)" in text
+    assert "100.0%  _make (worker.py)" in text
