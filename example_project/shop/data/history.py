@@ -18,6 +18,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
 from django_workflow.models import Attempt, DeadLetter, Delivery, JournalEntry, Run, Step, Waiter
+from django_workflow.models.dead_letter import kind_of_error
 from django_workflow.protocol.identifiers import new_run_id, uuid7
 from example_project.shop.models import Order
 
@@ -254,6 +255,7 @@ class _Maker:
                 destination=run.url,
                 status=status,
                 error=error,
+                error_kind=kind_of_error(error, status),
                 response_headers=HEADERS,
                 response_body=json.dumps({"error": error.partition(":")[0], "message": error}),
                 created_at=run.finished_at,
