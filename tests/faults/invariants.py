@@ -45,7 +45,8 @@ def all_over() -> bool:
 def assert_all_done(handles: Iterable[Any]) -> None:
     """Each of these runs of `every_kind` succeeded with its result, and all is sound."""
     runs = list(Run.objects.filter(run_id__in=[handle.id for handle in handles]))
-    assert {(run.status, run.error, run.result) for run in runs} == {(Run.Status.SUCCESS, "", EVERY_RESULT)}
+    ends = {(run.status, run.error, run.result) for run in runs}
+    assert ends == {(Run.Status.SUCCESS, "", EVERY_RESULT)}, ends
     assert_sound()
 
 

@@ -14,6 +14,8 @@ from tests.faults.nursery import Nursery
 pytestmark = pytest.mark.django_db(transaction=True)
 
 KILLED = -9
+KILLS_IN_A_ROW = 4
+"""So few that no run is given up: it would be after six workers."""
 SHORT, LONG = (1, 2, 3, 5, 8), tuple(range(1, 31))
 """The commits after which the runs' workers end, counted anew in each worker."""
 
@@ -29,6 +31,10 @@ def test_workers_killed_at_a_commit(nursery: Nursery, point: str, numbers: tuple
         handles.append(every_kind.trigger(0.0))
         assert nursery.worker(crash=(point, number)).wait() == KILLED
         assert broken_rules() == []
+        if len(handles) % KILLS_IN_A_ROW == 0:
+            between = nursery.worker()
+            eventually(all_over)
+            between.kill()
     with_last = nursery.worker()
     eventually(all_over)
     assert with_last.stop() == 0
