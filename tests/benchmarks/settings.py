@@ -14,6 +14,9 @@ from tests.settings import *  # noqa: F403
 
 os.environ.setdefault("BENCH_NAME", f"bench_{os.getpid()}")
 
+# Under ASGI each request has a thread of its own, and a connection that persists would outlive it.
+CONN_MAX_AGE = 0 if os.environ.get("BENCH_SERVER") in ("uvicorn", "daphne") else None
+
 if os.environ.get("BENCH_DATABASE", "sqlite") == "sqlite":
     DATABASES = {
         "default": {
@@ -24,7 +27,7 @@ if os.environ.get("BENCH_DATABASE", "sqlite") == "sqlite":
                 "timeout": 5,
                 "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;",
             },
-            "CONN_MAX_AGE": None,
+            "CONN_MAX_AGE": CONN_MAX_AGE,
         }
     }
 else:
@@ -32,7 +35,7 @@ else:
         "default": {
             **database_settings(os.environ["WORKFLOW_TEST_POSTGRESQL_URL"]),
             "NAME": os.environ["BENCH_NAME"],
-            "CONN_MAX_AGE": None,
+            "CONN_MAX_AGE": CONN_MAX_AGE,
         }
     }
 
