@@ -27,11 +27,12 @@ boundaries = pytest.mark.parametrize("point", ["before-commit", "during-commit",
 @pytest.mark.parametrize("numbers", [SHORT, pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
 def test_workers_killed_at_a_commit(nursery: Nursery, point: str, numbers: tuple[int, ...]) -> None:
     handles = []
-    for number in numbers:
-        handles.append(every_kind.trigger(0.0))
+    for count, number in enumerate(numbers, 1):
+        # Enough that the worker comes to that commit.
+        handles += [every_kind.trigger(0.0) for _ in range(1 + number // 4)]
         assert nursery.worker(crash=(point, number)).wait() == KILLED
         assert broken_rules() == []
-        if len(handles) % KILLS_IN_A_ROW == 0:
+        if count % KILLS_IN_A_ROW == 0:
             between = nursery.worker()
             eventually(all_over)
             between.kill()
