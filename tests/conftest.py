@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from django_workflow.authoring.registry import registry
 
 pytest_plugins = ["django_workflow.testing.pytest_plugin", "tests.scenarios.summary"]
 
@@ -68,6 +71,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser"):
         # For the same event loop: Django would refuse the ORM in a thread that has one.
         os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+
+@pytest.fixture(autouse=True)
+def no_two_workflows_of_one_name() -> Iterator[None]:
+    """The first one keeps the name, so that a test which defines the second would run another test's workflow."""
+    before = list(registry.clashes)
+    yield
+    assert registry.clashes == before
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -156,10 +156,19 @@ class Worker:
             thread.join(max(deadline - time.monotonic(), 0.1))
         self._network.close()
         if clean:
-            with suppress(DatabaseError):
-                retire(self.alias, self.key)
+            self._retire(self.key)
         logger.info("Worker %s stopped%s.", self.key, "" if clean else " with deliveries under way; others take them")
         return clean
+
+    def _retire(self, key: UUID) -> None:
+        """Leave the list; with a new connection if the old one was cut. Whom that fails is found dead by others."""
+        for _ in range(2):
+            try:
+                retire(self.alias, key)
+            except DatabaseError as error:
+                self._note("retirements", error)
+            else:
+                return
 
     @property
     def healthy(self) -> bool:

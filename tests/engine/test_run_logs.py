@@ -60,14 +60,14 @@ def fail_while_broken(name: str) -> str:
 # The document
 
 
-@workflow(name="logged", retries=1, retry_delay=5)
-def logged(ctx: WorkflowContext[Any]) -> dict[str, str]:
+@workflow(name="is-logged", retries=1, retry_delay=5)
+def is_logged(ctx: WorkflowContext[Any]) -> dict[str, str]:
     return {"done": ctx.run("work", fail_while_broken, "work")}
 
 
 def test_a_finished_run_shows_its_payload_its_steps_and_its_result(clock: WorkflowClock) -> None:
     created = int(clock.now().timestamp() * 1000)
-    handle = logged.using(label=["vip", "eu"], headers={"x-tenant": "7"}).trigger({"n": 1})
+    handle = is_logged.using(label=["vip", "eu"], headers={"x-tenant": "7"}).trigger({"n": 1})
     run_workflows()
     log = log_of(handle)
     run = handle.run
@@ -91,7 +91,7 @@ def test_a_finished_run_shows_its_payload_its_steps_and_its_result(clock: Workfl
 
 
 def test_a_pending_call_is_next(clock: WorkflowClock) -> None:
-    handle = logged.using(delay="1m").trigger()
+    handle = is_logged.using(delay="1m").trigger()
     (_, pending) = log_of(handle).steps
     assert pending.type == "next"
     assert only(pending) == StepLog(
@@ -105,7 +105,7 @@ def test_a_pending_call_is_next(clock: WorkflowClock) -> None:
 
 def test_a_call_that_is_tried_again_tells_its_errors(clock: WorkflowClock) -> None:
     broken.add("work")
-    handle = logged.trigger()
+    handle = is_logged.trigger()
     run_workflows()
     log = log_of(handle)
     assert shape(log) == [("sequential", [("init", "STEP_SUCCESS")]), ("next", [("work", "STEP_RETRY")])]
@@ -120,7 +120,7 @@ def test_a_call_that_is_tried_again_tells_its_errors(clock: WorkflowClock) -> No
 
 def test_the_call_that_failed_a_run_stays_next(clock: WorkflowClock) -> None:
     broken.add("work")
-    handle = logged.trigger()
+    handle = is_logged.trigger()
     run_workflows(skip_delays=True)
     log = log_of(handle)
     assert log.workflow_state == "RUN_FAILED"
@@ -135,7 +135,7 @@ def test_the_call_that_failed_a_run_stays_next(clock: WorkflowClock) -> None:
 
 def test_the_call_that_a_cancellation_stopped_stays_next(clock: WorkflowClock) -> None:
     broken.add("work")
-    handle = logged.trigger()
+    handle = is_logged.trigger()
     run_workflows()
     handle.cancel()
     log = log_of(handle)
@@ -217,7 +217,7 @@ def kinds(ctx: WorkflowContext[None]) -> None:
     ctx.sleep("nap", 20)
     ctx.call("charge", url="https://pay.example.com/x", method="PUT", body={"a": 1}, headers={"X-Key": "k"}, retries=2)
     ctx.wait_for_event("approval", "approve-1", timeout="20s")
-    ctx.invoke("ask", workflow=logged, body={"n": 2}, headers={"x-child": "1"})
+    ctx.invoke("ask", workflow=is_logged, body={"n": 2}, headers={"x-child": "1"})
 
 
 def test_each_kind_of_step_tells_its_own(clock: WorkflowClock) -> None:
@@ -253,7 +253,7 @@ def test_each_kind_of_step_tells_its_own(clock: WorkflowClock) -> None:
     broken.add("work")
     run_workflows()
     asking = only(log_of(handle).steps[4])
-    child = Run.objects.get(workflow="logged")
+    child = Run.objects.get(workflow="is-logged")
     assert (asking.state, asking.invoked_workflow_run_id) == ("STEP_PROGRESS", child.run_id)
     assert (asking.invoked_workflow_url, asking.invoked_workflow_run_body) == (child.url, '{"n":2}')
     assert asking.invoked_workflow_created_at == int(clock.now().timestamp() * 1000)
@@ -358,7 +358,7 @@ def test_a_failure_function_in_progress_and_one_that_failed(clock: WorkflowClock
 
 def test_a_run_without_a_failure_function_tells_of_none() -> None:
     broken.add("work")
-    handle = logged.trigger()
+    handle = is_logged.trigger()
     run_workflows(skip_delays=True)
     assert log_of(handle).failure_function is None
 
@@ -467,7 +467,7 @@ def test_a_redacted_run_shows_digests_and_keeps_its_names(clock: WorkflowClock) 
 
 
 def test_bodies_are_cut_or_left_out(clock: WorkflowClock) -> None:
-    handle = logged.trigger("0123456789é")
+    handle = is_logged.trigger("0123456789é")
     run_workflows()
     cut = log_of(handle, trim_body=12)
     assert only(cut.steps[0]).out == '"0123456789'  # half of a character is none
@@ -512,7 +512,7 @@ def test_a_page_takes_the_same_queries_however_much_happened(django_assert_num_q
 def test_a_page_of_large_runs_has_fewer_of_them(monkeypatch: pytest.MonkeyPatch, clock: WorkflowClock) -> None:
     monkeypatch.setattr(run_logs, "LARGEST_PAGE", 2500)
     for _ in range(5):
-        logged.trigger("x" * 1000)
+        is_logged.trigger("x" * 1000)
         clock.advance(1)
     run_workflows()
     seen: list[RunLog] = []
@@ -538,7 +538,7 @@ def events(**values: Any) -> tuple[RunEvent, ...]:
 
 def test_events_tell_what_happened_the_newest_first(clock: WorkflowClock) -> None:
     broken.add("work")
-    handle = logged.using(label="vip").trigger({"n": 1})
+    handle = is_logged.using(label="vip").trigger({"n": 1})
     clock.advance(1)
     run_workflows()
     broken.clear()
@@ -578,12 +578,12 @@ def test_events_of_a_failed_run_tell_its_dead_letter(clock: WorkflowClock) -> No
 def test_an_invoked_runs_start_tells_who_invoked_it() -> None:
     @workflow(name="logged-parent")
     def invoking(ctx: WorkflowContext[None]) -> None:
-        ctx.invoke("ask", workflow=logged)
+        ctx.invoke("ask", workflow=is_logged)
 
     handle = invoking.trigger()
     run_workflows()
     started = {event.workflow_run_id: event for event in events(states=("RUN_STARTED",))}
-    child = Run.objects.get(workflow="logged")
+    child = Run.objects.get(workflow="is-logged")
     assert started[child.run_id].invoker_workflow_run_id == handle.id
     assert started[child.run_id].invoker_workflow_url == handle.run.url
 

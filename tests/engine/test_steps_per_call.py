@@ -126,8 +126,8 @@ def test_a_canceled_run_goes_on_no_further(running: Worker) -> None:
 
 
 def test_waits_sleeps_and_atomic_steps_end_their_call(running: Worker) -> None:
-    @workflow(name="mixed", steps_per_call=10)
-    def mixed(ctx: WorkflowContext[None]) -> int:
+    @workflow(name="ends-its-call", steps_per_call=10)
+    def ends_its_call(ctx: WorkflowContext[None]) -> int:
         calls.append("call")
         ctx.run("one", dict)
         ctx.sleep("nap", 0.01)
@@ -135,7 +135,7 @@ def test_waits_sleeps_and_atomic_steps_end_their_call(running: Worker) -> None:
         ctx.parallel(step.run("left", dict), step.run("right", dict))
         return ctx.run("last", lambda: 7)
 
-    run = finished(mixed.trigger())
+    run = finished(ends_its_call.trigger())
     assert (run.status, run.result) == (Run.Status.SUCCESS, "7")
     assert [row.status for row in run.steps.all()] == ["success"] * 6
 

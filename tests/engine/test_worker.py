@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from django_workflow import WorkflowContext, workflow
@@ -139,6 +140,23 @@ def test_a_worker_leaves_in_order_although_its_idle_connection_was_cut() -> None
     worker.start()
     finishes()
     connection.connection.close()  # as when the server was started anew
+    assert worker.drain()
+    assert not WorkerRow.objects.exists()
+
+
+def test_a_worker_leaves_the_list_although_its_connection_is_cut_while_it_drains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker(concurrency=1)
+    worker.start()
+    retire, answers = worker_module.retire, iter([True, False])
+
+    def cut_once(alias: str, key: UUID) -> None:
+        if next(answers):
+            raise OperationalError("terminating connection due to administrator command")
+        retire(alias, key)
+
+    monkeypatch.setattr(worker_module, "retire", cut_once)
     assert worker.drain()
     assert not WorkerRow.objects.exists()
 

@@ -757,7 +757,7 @@ def test_a_start_at_what_is_no_workflow_fails_when_the_sdk_asks_for_it(api: Api,
         assert (run.status, run.error) == (Run.Status.FAILED, NOT_A_WORKFLOW)
         assert DeadLetter.objects.get().response_body == "hello"
     else:
-        assert run.status == Run.Status.RUNNING
+        assert run.status == Run.Status.RETRYING
 
 
 def test_an_invocation_of_what_is_no_workflow_fails_its_step(api: Api) -> None:
