@@ -25,7 +25,9 @@ function show(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html");
   for (const part of document.querySelectorAll("[data-live]")) {
     const next = fresh.getElementById(part.id);
-    if (next && !isSame(part, next)) replace(part, next);
+    // What a form was answered is said once: it stays until there is something else to say.
+    const isSilent = part.id === "messages" && next && !next.textContent.trim();
+    if (next && !isSilent && !isSame(part, next)) replace(part, next);
   }
   // A page that knows of something still to come says when to look again.
   const again = fresh.querySelector("[data-live-again]");
@@ -88,4 +90,6 @@ document.addEventListener("submit", async (event) => {
 });
 
 NEWS.forEach((name) => document.addEventListener(name, () => soon()));
+// The widget was rendered after the rest of the page: what came in between is no news to it.
+if (document.querySelector("workflow-progress:not([status=success], [status=failed], [status=canceled])")) soon();
 if (document.querySelector("[data-live-again]")) soon(Number(document.querySelector("[data-live-again]").dataset.liveAgain));
