@@ -24,6 +24,8 @@ from tests.engine.workers import eventually
 
 BOUNDARIES = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET ")
 MAX_STATEMENTS, MAX_COMMITS = 7, 1.3
+MAX_BY_ORM = 9
+"""Statements of a step on databases without hot statements of their own."""
 MAX_STATEMENTS_WHEN_BUSY, MAX_COMMITS_WHEN_BUSY = 2, 0.3
 MAX_REPLAY = 60
 """What a step that is known costs at most, in readings of its JSON, also on a machine that is busy."""
@@ -73,6 +75,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost]:
         yield cost
 
 
+def has_statements_of_its_own() -> bool:
+    return connection.vendor in ("sqlite", "postgresql")
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_step_of_a_lone_run_costs_few_statements_and_commits(
     workflow_clock: WorkflowClock, monkeypatch: pytest.MonkeyPatch
@@ -84,7 +90,7 @@ def test_a_step_of_a_lone_run_costs_few_statements_and_commits(
         while harness._ready:  # until the run's end, without the look for more that an idle worker takes
             harness._deliver(harness._ready.popleft())
     assert handle.run.status == Run.Status.SUCCESS
-    assert cost.statements <= 10 * MAX_STATEMENTS, cost
+    assert cost.statements <= 10 * (MAX_STATEMENTS if has_statements_of_its_own() else MAX_BY_ORM), cost
     assert cost.commits <= 10 * MAX_COMMITS, cost
 
 

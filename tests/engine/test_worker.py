@@ -135,6 +135,8 @@ def test_a_worker_prunes_what_retention_no_longer_keeps(running: Worker) -> None
     eventually(lambda: list(Run.objects.all()) == [kept])
 
 
+@pytest.mark.sqlite
+@pytest.mark.postgresql  # PyMySQL raises when what is closed is closed again
 def test_a_worker_leaves_in_order_although_its_idle_connection_was_cut() -> None:
     worker = Worker(concurrency=1)
     worker.start()
