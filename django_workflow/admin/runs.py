@@ -177,9 +177,11 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         except IncorrectLookupParameters as error:
             raise BadRequest(f"The list has no such filter: {error}") from error
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
         """Those that the user may do. `delete_selected` of the admin is ours: it knows which runs may go."""
-        offered = super().get_actions(request)
+        # Django says where since 6.1, and asks for it in the signature.
+        where: Any = {} if action_location is None else {"action_location": action_location}
+        offered = super().get_actions(request, **where)
         return {
             name: offer
             for name, offer in offered.items()

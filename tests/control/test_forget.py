@@ -163,7 +163,7 @@ def test_the_command_takes_a_run_a_label_or_an_object() -> None:
     user = User.objects.create_user("ada")
     content_type = ContentType.objects.get_for_model(User)
     Run.objects.filter(pk=three.pk).update(content_type=content_type, object_id=str(user.pk))
-    assert command("--run", one.run_id.removeprefix("wfr_"))["run_ids"] == [one.run_id]
+    assert command(f"--run={one.run_id.removeprefix('wfr_')}")["run_ids"] == [one.run_id]
     assert command("--object", f"auth.user:{user.pk}", "--dry-run") == {"runs": 1, "run_ids": [three.run_id]}
     assert set(command("--label", "b")["run_ids"]) == {two.run_id, three.run_id}
     assert rows_with(WORD) == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,9 +42,14 @@ async def django(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-def application() -> WorkflowApplication:
+def application() -> Iterator[WorkflowApplication]:
     steps_on.clear()
-    return WorkflowApplication(django, endpoint_threads=1)
+    application = WorkflowApplication(django, endpoint_threads=1)
+    yield application
+    steps_on.clear()
+    assert application._endpoints is not None
+    with application._endpoints._pool as pool:  # its one thread keeps its connection otherwise
+        pool.submit(connections.close_all).result()
 
 
 def answer(
