@@ -215,8 +215,10 @@ class Resumption:
         Step.objects.using(self.unit.alias).bulk_create(rows, batch_size=_CHUNK)
 
     def _wakes_at(self, step: Step | None) -> datetime | None:
-        """When a sleep ends that is not over yet."""
-        if step is None or step.step_type not in _SLEEPS or step.due_at is None or step.due_at <= self.unit.now:
+        """When a sleep ends that is not over yet. One that was over is, though the clock has been set back since."""
+        if step is None or step.status == Step.Status.SUCCESS or step.step_type not in _SLEEPS:
+            return None
+        if step.due_at is None or step.due_at <= self.unit.now:
             return None
         return step.due_at
 

@@ -324,6 +324,26 @@ def test_a_sleep_that_is_over_is_not_slept_again(engine: Engine) -> None:
     assert run.status == Run.Status.SUCCESS
 
 
+@workflow(name="resume-after-two-sleeps", retries=0)
+def after_two_sleeps(ctx: WorkflowContext[None]) -> str:
+    ctx.sleep("first nap", "1h")
+    ctx.sleep("second nap", "1h")
+    return ctx.run("then", work, ctx, "then")
+
+
+def test_a_clock_that_was_set_back_wakes_no_sleep_again(engine: Engine) -> None:
+    broken.add("then")
+    handle = after_two_sleeps.trigger()
+    engine.run(skip_delays=True)
+    broken.clear()
+    engine.clock._now -= timedelta(hours=2)
+    run = engine.resume(handle.run)
+    assert set(run.steps.values_list("status", flat=True)) == {Step.Status.SUCCESS}
+    engine.run()
+    run.refresh_from_db()
+    assert run.status == Run.Status.SUCCESS
+
+
 # Waits
 
 

@@ -63,7 +63,7 @@ class ModelRun:
     waits: dict[int, tuple[str, datetime]] = field(default_factory=dict)
     early: list[tuple[str, Any]] = field(default_factory=list)
     wakes: dict[int, datetime] = field(default_factory=dict)
-    """When sleeps end that have begun."""
+    """When sleeps end that have begun and are not over."""
     group: tuple[int, ...] = ()
     status: str = ""
     """`success`, `failed`, `canceled`; empty while it goes on."""
@@ -137,6 +137,8 @@ class ModelRun:
         if not self.alive or call not in self.calls:
             return
         self.begun = True
+        if call.branch is None:
+            self.wakes.clear()
         if outcome.kind == "failure":
             self._fail(call, now)
             return
