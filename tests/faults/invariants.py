@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
+from django.db.models.functions import Coalesce
 
 from django_workflow.models import (
     ChannelEvent,
@@ -145,18 +146,21 @@ def _events() -> Iterator[str]:
 
 
 def _effects() -> Iterator[str]:
-    """An atomic step's rows are there once if its result is, and not at all if it is not."""
-    atomic = Effect.objects.filter(atomic=True).order_by()
-    twice = atomic.values("run_id", "step").annotate(times=Count("pk")).filter(times__gt=1)
-    yield from _each("atomic effect happened several times", twice, "run_id", "step", "times")
-    names = set(atomic.values_list("step", flat=True))
-    effects = set(atomic.values_list("run_id", "step"))
-    done = set(
-        Step.objects.filter(name__in=names, status=Step.Status.SUCCESS).values_list("run__run_id", "name").distinct()
-    )
-    for what, keys in (("without its result", effects - done), ("lost, although its result is kept", done - effects)):
-        for run_id, name in sorted(keys)[:SHOWN]:
-            yield f"atomic effect {what}: {run_id} {name}"
+    """An atomic step's rows are there once if its result is, and not at all if it is not. A resumed run keeps the
+    results, and so the effects, of those before it."""
+    first = dict(Run.objects.values_list("run_id", Coalesce("first_run__run_id", "run_id")))
+    atomic = Effect.objects.filter(atomic=True).values_list("run_id", "step")
+    effects = Counter((first.get(run_id, run_id), step) for run_id, step in atomic)
+    finished = Step.objects.filter(name__in={step for _, step in effects}, status=Step.Status.SUCCESS)
+    done = {(first[run_id], name) for run_id, name in finished.values_list("run__run_id", "name")}
+    yield from _named("atomic effect happened several times", {key for key, times in effects.items() if times > 1})
+    yield from _named("atomic effect without its result", effects.keys() - done)
+    yield from _named("atomic effect lost, although its result is kept", done - effects.keys())
+
+
+def _named(what: str, keys: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for run_id, name in sorted(keys)[:SHOWN]:
+        yield f"{what}: {run_id} {name}"
 
 
 def _each(what: str, rows: object, *fields: str) -> Iterator[str]:
