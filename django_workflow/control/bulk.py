@@ -107,8 +107,9 @@ def start(
 ) -> BulkOperation:
     """Do an action to all runs of a query, as `by` (a user; None: code); few of them at once, many in the background.
 
-    `key` makes it once: a second start with the same key gives the first one's operation. Raises ActionRefused
-    without the permission, and for actions that are for single runs.
+    Without a `name` it is called after how many runs it will not pass over, as `preview` counts them. `key` makes it
+    once: a second start with the same key gives the first one's operation. Raises ActionRefused without the
+    permission, and for actions that are for single runs.
     """
     if not action.in_bulk:
         raise ActionRefused(_("“%s” is for single runs.") % action.title)
@@ -118,7 +119,7 @@ def start(
     keys = list(runs.order_by("-created_at").values_list("pk", flat=True))
     operation = BulkOperation(
         id=key or uuid7(),
-        name=name.replace("\0", "")[:200] or title(action, len(keys)),
+        name=name.replace("\0", "")[:200] or title(action, action.possible(runs).count()),
         action=action.name,
         parameters=json.dumps(parameters),
         total=len(keys),
