@@ -127,7 +127,8 @@ def act_on_run(
         return HttpResponseRedirect(back_url)
     admin.message_user(request, outcome.message, messages.SUCCESS)
     reached = lookup.runs().filter(run_id=outcome.run_id).first()
-    if reached is None or name == "mark_handled":
+    is_gone = reached is None or (name == "mark_handled" and admin.model is not Run)  # the dead letter is
+    if reached is None or is_gone:
         return HttpResponseRedirect(admin_url(admin, f"{admin.model._meta.model_name}_changelist"))
     return HttpResponseRedirect(admin_url(admin, "run_change", reached.pk))
 

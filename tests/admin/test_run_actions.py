@@ -196,7 +196,14 @@ def choose(client: Client, action: str, runs: list[Run], **more: str) -> Any:
     return client.post(LIST, {"action": action, "_selected_action": [str(run.pk) for run in runs], **more})
 
 
-def test_the_list_asks_which_runs_are_touched_and_which_not(root: Client) -> None:
+def test_a_run_whose_failure_is_handled_stays_on_its_page(root: Client) -> None:
+    run = make_finished_run(status=Run.Status.FAILED)
+    make_dead_letter(run)
+    response = root.post(act_url(run, "mark_handled"), {"confirmed": "yes"})
+    assert response["Location"] == page_url(run)
+
+
+def test_the_list_asks_which_runs_are_affected_and_which_not(root: Client) -> None:
     runs = [live_run(), live_run(), make_finished_run()]
     page = choose(root, "cancel_runs", runs).content.decode()
     assert 'value="Cancel 2 runs"' in page
@@ -205,7 +212,7 @@ def test_the_list_asks_which_runs_are_touched_and_which_not(root: Client) -> Non
     for _time in range(2):  # sent twice
         assert root.post(LIST, {**sent, "_selected_action": [str(run.pk) for run in runs]}).status_code == 302
     operation = BulkOperation.objects.get()
-    assert (operation.done, operation.skipped) == (2, 1)
+    assert (operation.name, operation.done, operation.skipped) == ("Cancel 2 runs", 2, 1)
     assert Run.objects.filter(status=Run.Status.CANCELED).count() == 2
     shown = root.get(LIST).content.decode()
     assert "2 runs canceled." in shown
