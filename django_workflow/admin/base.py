@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.contrib import admin
 from django.contrib.admin import AdminSite
+from django.contrib.admin.exceptions import NotRegistered
+from django.contrib.admin.utils import quote
 from django.db import models
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -45,6 +47,15 @@ class ReadOnlyAdmin(_ModelAdmin[M]):
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[M]:
         return super().get_queryset(request).using(get_settings().database)
+
+    def get_fields(self, request: HttpRequest, obj: M | None = None) -> Any:
+        """Those that say something about the row: the others would read "None"."""
+        names = super().get_fields(request, obj)
+        return names if obj is None else [name for name in names if self._value(name, obj) not in (None, "")]
+
+    def _value(self, name: Any, obj: M) -> Any:
+        own = getattr(self, name, None)
+        return own(obj) if callable(own) else getattr(obj, name)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -87,6 +98,18 @@ def url_or_blank(name: str, *args: Any) -> str:
         return reverse(name, args=args)
     except NoReverseMatch:
         return ""
+
+
+def object_url(site: AdminSite, request: HttpRequest, found: models.Model) -> str:
+    """The page of an object of the project in that site; "" where it has none, or the user may not see it."""
+    try:
+        owner = site.get_model_admin(type(found))
+    except NotRegistered:
+        return ""
+    if not owner.has_view_or_change_permission(request, found):
+        return ""
+    name = f"admin:{found._meta.app_label}_{found._meta.model_name}_change"
+    return reverse(name, args=[quote(found.pk)], current_app=site.name)
 
 
 def realtime_source() -> str:

@@ -54,7 +54,7 @@ class Group:
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
-    list_display = ("error_column", "run_cell", "failure_column", "resumed_column", "failed_column")
+    list_display = ("error_column", "run_cell", "failed_column", "failure_column", "resumed_column")
     list_filter = ("failure_state", "status")
     list_select_related = ("run", "message")
     date_hierarchy = "created_at"
@@ -155,7 +155,7 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
             return None
         return status_badge(letter.failure_state, letter.get_failure_state_display())
 
-    @admin.display(description=gettext_lazy("times resumed"), ordering="times_resumed")
+    @admin.display(description=gettext_lazy("resumed"), ordering="times_resumed")
     def resumed_column(self, letter: DeadLetter) -> int:
         return int(getattr(letter, "times_resumed", 0))
 
@@ -188,6 +188,7 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
     ) -> HttpResponse:
         if obj is not None and obj.run is not None:
             context["buttons"] = buttons(self, request, obj.run, ACTIONS_OFFERED, "deadletter_action")
+            context["subtitle"] = obj.run.run_id
             context["title"] = _("Failure of %s") % obj.run.workflow
         return super().render_change_form(request, context, add, change, form_url, obj)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
@@ -64,6 +64,9 @@ class DeliveryAdmin(ReadOnlyAdmin[Delivery]):
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).defer("body", "config")
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {"title": _("Deliveries"), **(extra_context or {})})
 
     def has_delete_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
         # A delivery goes with its run: a run without one would hang for ever.

@@ -13,17 +13,16 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from django_workflow.admin.base import ReadOnlyAdmin, time_cell
+from django_workflow.admin.base import ReadOnlyAdmin, object_url, time_cell
 from django_workflow.admin.own_page import admin_url, own_page
 from django_workflow.admin.status import status_badge
 from django_workflow.control.answers import Answer, AnswerRefused
@@ -146,7 +145,7 @@ class InboxAdmin(ReadOnlyAdmin[Waiter]):
             workflow=waiter.run.workflow,
             run_id=short_run_id(waiter.run.run_id),
             run_url=self._run_url(request, waiter.run),
-            related=self._related(waiter.run),
+            related=self._related(request, waiter.run),
             since=time_cell(waiter.created_at),
             expires=time_cell(waiter.deadline_at),
             left="" if left is None else _("in %s") % length_text(left),
@@ -161,16 +160,9 @@ class InboxAdmin(ReadOnlyAdmin[Waiter]):
         """The run's page, for those who may see it."""
         return admin_url(self, "run_change", run.pk) if request.user.has_perm("django_workflow.view_run") else ""
 
-    def _related(self, run: Run) -> tuple[str, str] | None:
+    def _related(self, request: HttpRequest, run: Run) -> tuple[str, str] | None:
         about = run.related_object
-        if about is None:
-            return None
-        kind = f"{about._meta.app_label}_{about._meta.model_name}"
-        try:
-            url = reverse(f"admin:{kind}_change", args=[quote(about.pk)], current_app=self.admin_site.name)
-        except NoReverseMatch:
-            url = ""
-        return str(about), url
+        return None if about is None else (str(about), object_url(self.admin_site, request, about))
 
     # The answer
 

@@ -12,16 +12,18 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
+from django.contrib.admin import AdminSite
 from django.contrib.admin.utils import quote
 from django.core.paginator import Page, Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_workflow.admin import timeline
+from django_workflow.admin.base import object_url
 from django_workflow.admin.engine_bar import engine_bar
 from django_workflow.admin.status import badge_of, status_badge
 from django_workflow.admin.zoom import Zoom
@@ -90,6 +92,12 @@ class StepRow:
     attempts: list[AttemptRow]
 
     @property
+    def queued_at(self) -> datetime | None:
+        """None for steps of which the engine heard only when they were over."""
+        queued, started = self.step.queued_at, self.step.started_at
+        return None if queued and started and queued > started else queued
+
+    @property
     def error_line(self) -> str:
         return first_line(self.step.error, PREVIEW)
 
@@ -126,7 +134,7 @@ class Tab:
     is_current: bool
 
 
-def run_page(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
+def run_page(request: HttpRequest, run: Run, now: datetime, site: AdminSite) -> dict[str, Any]:
     """The template's context: what stands on every view of the page, and the view that was asked for."""
     view = chosen_view(request)
     cursor = "" if run.is_finished else _newest_event(run.run_id)  # before what is shown: nothing falls in between
@@ -153,7 +161,7 @@ def run_page(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
         "children": children[:RELATED_RUNS],
         "children_url": _list_url(parent__id__exact=str(run.pk)) if len(children) > RELATED_RUNS else "",
         "resumed_as": _briefly(run.resumed_as, "resumed_from")[:RELATED_RUNS],
-        "related": _related_object(run),
+        "related": _related_object(request, run, site),
         "engine_bar": None if run.is_finished else engine_bar(now),
         "cursor": cursor,
         "deliveries": deliveries,
@@ -360,17 +368,14 @@ def _list_url(**parameters: str) -> str:
     return reverse("admin:django_workflow_run_changelist", query=parameters)
 
 
-def _related_object(run: Run) -> tuple[str, str] | None:
-    """What the run is about: its name, and the address of its admin page ("" when it has none)."""
+def _related_object(request: HttpRequest, run: Run, site: AdminSite) -> tuple[str, str] | None:
+    """What the run is about: its name, and the address of its admin page ("" when there is none for this user)."""
     if run.content_type is None or not run.object_id:
         return None
-    content_type = run.content_type
     about = run.related_object
-    name = _("%(model)s %(id)s") % {"model": content_type.name, "id": run.object_id} if about is None else str(about)
-    try:
-        return name, reverse(f"admin:{content_type.app_label}_{content_type.model}_change", args=[quote(run.object_id)])
-    except NoReverseMatch:
-        return name, ""
+    if about is None:
+        return _("%(model)s %(id)s") % {"model": run.content_type.name, "id": run.object_id}, ""
+    return str(about), object_url(site, request, about)
 
 
 def _raw(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:

@@ -132,6 +132,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         now = timezone.now()
         shown = {
+            "title": gettext("Runs"),
             "engine_bar": engine_bar(now),
             "loaded_at": now,
             "realtime_source": realtime_source(),
@@ -278,7 +279,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     ) -> HttpResponse:
         if obj is not None:
             now = timezone.now()
-            context |= run_page(request, obj, now)
+            context |= run_page(request, obj, now, self.admin_site)
             context["realtime_source"] = realtime_source()
             context["reveal_url"] = "" if why_not(request.user) else reverse(f"admin:{_REVEAL_NAME}", args=[obj.pk])
             context["buttons"] = buttons(self, request, obj, _buttons_of(obj), ACTION_URL)

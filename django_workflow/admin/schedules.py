@@ -49,8 +49,7 @@ class ScheduleAdmin(ReadOnlyAdmin[Schedule]):
         "schedule_id",
         "target_column",
         "state_column",
-        "cron_column",
-        "timezone",
+        "times_column",
         "next_column",
         "last_column",
     )
@@ -69,7 +68,6 @@ class ScheduleAdmin(ReadOnlyAdmin[Schedule]):
         "timezone",
         "next_times",
         "missed",
-        "last_at",
         "last_run",
         "payload_text",
         "in_code",
@@ -98,7 +96,7 @@ class ScheduleAdmin(ReadOnlyAdmin[Schedule]):
 
     # Columns and fields
 
-    @admin.display(description=gettext_lazy("workflow or destination"), ordering="workflow")
+    @admin.display(description=gettext_lazy("workflow"), ordering="workflow")
     def target_column(self, schedule: Schedule) -> str:
         return schedule.workflow or schedule.destination
 
@@ -115,6 +113,10 @@ class ScheduleAdmin(ReadOnlyAdmin[Schedule]):
     @admin.display(description=gettext_lazy("cron expression"), ordering="cron")
     def cron_column(self, schedule: Schedule) -> str:
         return split_timezone(schedule.cron)[0]
+
+    @admin.display(description=gettext_lazy("times"), ordering="cron")
+    def times_column(self, schedule: Schedule) -> SafeString:
+        return format_html('{}<br><span class="wfa-quiet">{}</span>', self.cron_column(schedule), schedule.timezone)
 
     @admin.display(description=gettext_lazy("next run"), ordering="next_at")
     def next_column(self, schedule: Schedule) -> SafeString | None:
@@ -140,9 +142,11 @@ class ScheduleAdmin(ReadOnlyAdmin[Schedule]):
         return _("After a time without a worker it fires once, and goes on from then.")
 
     @admin.display(description=gettext_lazy("last run"))
-    def last_run(self, schedule: Schedule) -> SafeString | str | None:
+    def last_run(self, schedule: Schedule) -> SafeString | str:
+        """When it fired last, and the run that came of it, as far as that is kept."""
         run = lookup.runs().filter(run_id=schedule.last_run_id).first() if schedule.last_run_id else None
-        return run_link(run, self.admin_site) or schedule.last_run_id or None
+        link = run_link(run, self.admin_site) or schedule.last_run_id
+        return format_html("{} {}", time_cell(schedule.last_at) or "", link).strip() or _("never")
 
     @admin.display(description=gettext_lazy("queue"))
     def queue(self, schedule: Schedule) -> str | None:
@@ -207,7 +211,6 @@ class ScheduleAdmin(ReadOnlyAdmin[Schedule]):
             schedule=schedule,
             next_times=[time_cell(instant) for instant in self._times_of(form, schedule)],
             state=None if schedule is None else self.state_column(schedule),
-            last=None if schedule is None else time_cell(schedule.last_at),
             last_run=None if schedule is None else self.last_run(schedule),
             buttons=[] if schedule is None else self._buttons(request, schedule),
             history_url="" if schedule is None else admin_url(self, "schedule_history", quote(schedule.pk)),

@@ -659,7 +659,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "dead letter",
-                "verbose_name_plural": "dead letters",
+                "verbose_name_plural": "failed runs",
                 "ordering": ("-created_at",),
             },
         ),

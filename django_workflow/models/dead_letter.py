@@ -73,7 +73,7 @@ class DeadLetter(models.Model):
 
     class Meta:
         verbose_name = _("dead letter")
-        verbose_name_plural = _("dead letters")
+        verbose_name_plural = _("failed runs")
         ordering = ("-created_at",)
         indexes = (models.Index(fields=("-created_at",), name="workflow_dead_letter_created"),)
 

@@ -188,6 +188,11 @@ def test_what_is_asked_is_shown_with_what_it_is_about(client: Client, ann: User)
     for text in ("Order 42", f"/admin/auth/group/{group.pk}/change/", "group support", "in 30 min", "wfa-urgent"):
         assert text in page
     assert "Order 42" in client.get(f"{LIST}{waiter.pk}/change/").content.decode()
+    ann.groups.add(Group.objects.create(name="support"))
+    client.force_login(ann)  # who may not see groups
+    page = client.get(LIST).content.decode()
+    assert "Order 42" in page
+    assert "/admin/auth/group/" not in page
 
 
 def test_questions_are_text_and_no_html(client: Client, ann: User) -> None:

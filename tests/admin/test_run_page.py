@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -64,9 +65,27 @@ def test_the_page_tells_the_facts_of_a_run(viewing: Client) -> None:
         assert text in page
     assert "&quot;order_id&quot;: 42" in page
     assert "&quot;review&quot;: &quot;sent&quot;" in page
-    assert 'href="/admin/auth/user/' in page
     assert "?workflow=fulfil_order" in page
     assert "?label=vip" in page
+
+
+def test_what_a_run_is_about_is_linked_for_who_may_see_it(viewing: Client, viewer: User) -> None:
+    about = make_user("bob", staff=False)
+    run = make_finished_run(related_object=about)
+    link = f'href="/admin/auth/user/{about.pk}/change/"'
+    assert "bob" in (page := page_of(viewing, run))
+    assert link not in page
+    viewer.user_permissions.add(Permission.objects.get(codename="view_user"))
+    assert link in page_of(viewing, run)
+
+
+def test_a_step_of_which_only_its_end_was_heard_was_not_queued_after_its_start(viewing: Client) -> None:
+    run, now = make_run(), timezone.now()
+    make_step(run, name="heard of late", queued_at=now, started_at=now - timedelta(seconds=1))
+    make_step(run, name="planned", queued_at=now - timedelta(seconds=2), started_at=now - timedelta(seconds=1))
+    page = viewing.get(reverse("admin:django_workflow_run_change", args=[run.pk]), {"view": "steps"})
+    rows = page.context["steps"].rows
+    assert [row.queued_at for row in rows] == [None, now - timedelta(seconds=2)]
 
 
 def test_related_runs_are_linked(viewing: Client) -> None:

@@ -117,6 +117,8 @@ def test_a_schedule_of_code_is_shown_and_run_but_not_edited(operator: Client) ->
     for text in ("Run now", "Backfill…", "Pause", "After a time without a worker it fires once"):
         assert text in page
     assert 'name="cron"' not in page
+    assert "None" not in page
+    assert "Destination" not in page
     assert operator.post(f"{LIST}{schedule.pk}/delete/", {"post": "yes"}).status_code == 403
 
 
