@@ -21,6 +21,7 @@ from django_workflow.protocol.durations import parse_duration
 
 HOSTED_URL = "https://qstash.upstash.io"
 HEARTBEAT_SECONDS = 2.0
+LONGEST_VERSION = 64
 REGIONS = ("EU_CENTRAL_1", "US_EAST_1")
 """Regions of the hosted engine; each may have a URL, a token and keys of its own."""
 
@@ -118,6 +119,9 @@ class Settings:
 
     realtime_authorize: str | None = None
     """Dotted path of `(user, channel, scope) -> bool`; None: superusers, `view_run`, the run's owner, signed tokens."""
+
+    code_version: str = ""
+    """Version of the project's code (a release, a Git commit): noted on each run that one of its workflows starts."""
 
     auto_events: bool = True
     """Emit the workflow events (runStart, stepFinish …) by themselves."""
@@ -268,6 +272,8 @@ def _problems(values: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{key} is {value!r}: {error}"
         elif key == "database" and value not in django_settings.DATABASES:
             yield f"database is {value!r}, but DATABASES has only {', '.join(django_settings.DATABASES)}."
+        elif key == "code_version" and not (isinstance(value, str) and len(value) <= LONGEST_VERSION):
+            yield f"code_version is {value!r}, but must be text of at most {LONGEST_VERSION} characters."
         elif key == "base_url" and value and not str(value).startswith(("http://", "https://")):
             yield f"base_url is {value!r}, but must start with http:// or https://."
         elif key == "call_allow" and (isinstance(value, str) or not all(isinstance(item, str) for item in value)):

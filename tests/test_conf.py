@@ -117,6 +117,8 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"region": "mars-1"}, "region is 'mars-1'"),
         ({"regions": "us-east-1"}, "regions is a str"),
         ({"region": "us-east-1", "regions": {"mars-1": {}}}, "regions has 'mars-1'"),
+        ({"code_version": 7}, "code_version is 7, but must be text of at most 64 characters."),
+        ({"code_version": "v" * 65}, "must be text of at most 64 characters."),
         ({"region": "us-east-1", "regions": {"us-east-1": {"tokn": "secret"}}}, "regions['US_EAST_1'] must be"),
         ({"qstash_url": "qstash.upstash.io"}, "qstash_url is 'qstash.upstash.io'"),
     ],

@@ -129,6 +129,14 @@ class EngineFilter(ColumnFilter):
         return list(Run.Engine.choices)
 
 
+class CodeVersionFilter(ColumnFilter):
+    title = _("code version")
+    parameter_name = column = "code_version"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> Choices:
+        return _with_chosen(_recent(request).code_versions, self.value())
+
+
 class RelatedTypeFilter(ColumnFilter):
     """By the model of the object that runs are about."""
 

@@ -32,6 +32,7 @@ from django_workflow.admin.confirm import is_confirmed
 from django_workflow.admin.engine_bar import engine_bar
 from django_workflow.admin.export import FORMATS, export
 from django_workflow.admin.filters import (
+    CodeVersionFilter,
     EngineFilter,
     ErrorFilter,
     LabelFilter,
@@ -84,6 +85,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         StuckFilter,
         TriggerFilter,
         EngineFilter,
+        CodeVersionFilter,
         RelatedTypeFilter,
     )
     list_select_related = ("owner", "parent")

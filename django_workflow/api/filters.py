@@ -80,6 +80,10 @@ def _trigger_kind(runs: RunQuerySet, values: list[str]) -> RunQuerySet:
     return runs.filter(trigger_kind__in=values) if values else runs
 
 
+def _code_version(runs: RunQuerySet, values: list[str]) -> RunQuerySet:
+    return runs.filter(code_version__in=values) if values else runs
+
+
 def _has_error(runs: RunQuerySet, values: list[str]) -> RunQuerySet:
     for value in values:
         match value.lower():
@@ -122,6 +126,7 @@ FILTERS: dict[str, Filter] = {
     "workflow": _workflow,
     "label": _label,
     "trigger_kind": _trigger_kind,
+    "code_version": _code_version,
     "has_error": _has_error,
     "created_after": _created_after,
     "created_before": _created_before,
@@ -135,6 +140,7 @@ PARAMETERS = (
     Query("workflow", "Name of a workflow.", TEXT, many=True),
     Query("label", "A label that the run has; of several it has all.", TEXT, many=True),
     Query("trigger_kind", "What started the run.", {"type": "string", "enum": Run.TriggerKind.values}, many=True),
+    Query("code_version", "The setting `code_version` as it was when the run started.", TEXT, many=True),
     Query("has_error", "Whether the run has an error.", {"type": "boolean"}),
     Query("created_after", "Created at this instant or later.", INSTANT),
     Query("created_before", "Created before this instant.", INSTANT),

@@ -43,6 +43,12 @@ def workflow_name(url: str) -> str:
     return unquote(pieces[-1])[:200] if pieces else parts.netloc[:200]
 
 
+def code_version_of(url: str) -> str:
+    """The version of the code that answers a workflow's URL: this project's; "" for an endpoint elsewhere."""
+    version = get_settings().code_version
+    return version if version and url == workflow_url(workflow_name(url)) else ""
+
+
 def is_internal(url: str) -> bool:
     """Whether a URL is served in process."""
     return url.startswith(INTERNAL_ORIGIN + "/")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from django_workflow.client.urls import workflow_name
+from django_workflow.client.urls import code_version_of, workflow_name
 from django_workflow.conf import get_settings
 from django_workflow.engine import calls
 from django_workflow.engine.flow_control import note_limits
@@ -141,6 +141,7 @@ def start_run(
         trigger_kind=trigger_kind,
         parent_id=parent_key,
         caller_ip=caller_ip,
+        code_version=code_version_of(message.destination),
         created_at=unit.now,
         due_at=due if due > unit.now else None,
         config=encode_config(config),

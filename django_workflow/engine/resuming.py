@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 
+from django_workflow.client.urls import code_version_of
 from django_workflow.engine import failed_runs, limits
 from django_workflow.engine.flow_control import note_limits
 from django_workflow.engine.intake import known_run, run_ended
@@ -203,6 +204,7 @@ def _successor(
         created_at=unit.now,
         due_at=due,
         caller_ip=failed.caller_ip,
+        code_version=code_version_of(failed.url),
         content_type_id=failed.content_type_id,
         object_id=failed.object_id,
         config=encode_config(config),

@@ -53,6 +53,7 @@ def run_detail_json(run: Run, now: datetime) -> dict[str, Any]:
     return {
         **run_json(run, now),
         "url": run.url,
+        "code_version": run.code_version,
         "forgotten_at": run.forgotten_at,
         "payload": values.payload_of(run),
         "result": values.result_of(run),

@@ -434,7 +434,7 @@ class Migration(migrations.Migration):
                 ("check_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("forgotten_at", models.DateTimeField(blank=True, null=True, verbose_name="erased")),
                 ("caller_ip", models.CharField(blank=True, default="", max_length=45)),
-                ("code_version", models.CharField(blank=True, max_length=64)),
+                ("code_version", models.CharField(blank=True, max_length=64, verbose_name="code version")),
                 ("object_id", django_workflow.models.fields.ExactCharField(blank=True, max_length=255)),
                 ("config", models.TextField(default="{}", editable=False)),
                 (

@@ -6,6 +6,7 @@ import logging
 
 from django.db import Error as DatabaseError
 
+from django_workflow.client.urls import code_version_of
 from django_workflow.conf import get_settings
 from django_workflow.mirror.change import changing
 from django_workflow.mirror.run_rows import CHECK_AFTER, from_ms
@@ -52,6 +53,7 @@ def _note(dlq_id: str, started: StartedRun, *, resumed: bool) -> None:
             content_type_id=failed.content_type_id,
             object_id=failed.object_id,
             trigger_kind=Run.TriggerKind.RESUME if resumed else Run.TriggerKind.RESTART,
+            code_version=code_version_of(failed.url),
             created_at=from_ms(started.workflow_created_at) or now,
             engine=Run.Engine.HOSTED,
             check_at=now + CHECK_AFTER,

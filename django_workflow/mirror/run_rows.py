@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from django_workflow.client.urls import workflow_name
+from django_workflow.client.urls import code_version_of, workflow_name
 from django_workflow.models import Run
 from django_workflow.protocol.bodies import stored
 from django_workflow.protocol.headers import CONTENT_TYPE, context_headers, forwardable
@@ -40,6 +40,7 @@ def run_of_message(
         labels=wrapped(message.labels),
         trigger_kind=kind,
         parent_id=parent_key,
+        code_version=code_version_of(message.destination),
         created_at=now,
         due_at=due if due > now else None,
         engine=Run.Engine.HOSTED,

@@ -15,6 +15,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models
 from django.utils.translation import gettext_lazy as _
 
+from django_workflow.conf import LONGEST_VERSION
 from django_workflow.models.fields import ExactCharField, key_field
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class Run(models.Model):
     check_at = models.DateTimeField(null=True, blank=True, editable=False)
     forgotten_at = models.DateTimeField(_("erased"), null=True, blank=True)
     caller_ip = models.CharField(max_length=45, blank=True, default="")
-    code_version = models.CharField(max_length=64, blank=True)
+    code_version = models.CharField(_("code version"), max_length=LONGEST_VERSION, blank=True)
     content_type = models.ForeignKey(
         "contenttypes.ContentType",
         null=True,

@@ -93,21 +93,26 @@ class RecentValues:
 
     workflows: list[str]
     labels: list[str]
+    code_versions: list[str]
     related_types: list[int]
 
 
 def recent_values(queryset: RunQuerySet) -> RecentValues:
     """Cheap, however many runs there are."""
-    newest = queryset.order_by("-created_at").values_list("workflow", "labels", "content_type_id")[:NEWEST]
+    newest = queryset.order_by("-created_at").values_list("workflow", "labels", "code_version", "content_type_id")[
+        :NEWEST
+    ]
     workflows: set[str] = set()
     labels: Counter[str] = Counter()
+    versions: set[str] = set()
     types: set[int] = set()
-    for workflow, wrapped, content_type in newest:
+    for workflow, wrapped, version, content_type in newest:
         workflows.add(workflow)
         labels.update(filter(None, wrapped.split(",")))
+        versions.update(filter(None, [version]))
         types.update(filter(None, [content_type]))
     common = [label for label, _number in labels.most_common(LABELS)]
-    return RecentValues(sorted(workflows), sorted(common), sorted(types))
+    return RecentValues(sorted(workflows), sorted(common), sorted(versions), sorted(types))
 
 
 def is_alive(worker: Worker, now: datetime) -> bool:

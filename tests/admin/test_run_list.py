@@ -170,3 +170,12 @@ def test_deleting_needs_its_permission(viewing: Client, viewer: User) -> None:
     page = viewing.get(LIST).content.decode()
     assert "delete_selected" not in page
     assert "delete_runs" not in page
+
+
+def test_the_list_is_narrowed_to_a_version_of_the_code(viewing: Client) -> None:
+    assert "By code version" not in viewing.get(LIST).content.decode()
+    make_run(run_id="wfr_old", code_version="2026.1")
+    make_run(run_id="wfr_new", code_version="2026.2")
+    page = viewing.get(LIST, {"code_version": "2026.1"})
+    assert [run.run_id for run in page.context["cl"].result_list] == ["wfr_old"]
+    assert "By code version" in page.content.decode()

@@ -89,6 +89,7 @@ def test_pages_follow_one_another_by_cursor(api: APIClient) -> None:
         ({"has_error": "true"}, ["wfr_c"]),
         ({"has_error": "0"}, ["wfr_b", "wfr_a"]),
         ({"trigger_kind": "schedule"}, ["wfr_b"]),
+        ({"code_version": ["v1", "v2"]}, ["wfr_b", "wfr_a"]),
         ({"created_after": "2030-01-02T00:00:00Z"}, ["wfr_c", "wfr_b"]),
         ({"created_before": "2030-01-02T00:00:00Z"}, ["wfr_a"]),
         ({"search": "b"}, ["wfr_b"]),
@@ -98,13 +99,14 @@ def test_pages_follow_one_another_by_cursor(api: APIClient) -> None:
 )
 def test_the_list_is_narrowed(api: APIClient, query: dict[str, Any], expected: list[str]) -> None:
     day = datetime(2030, 1, 1, 12, tzinfo=timezone.get_default_timezone())
-    make_run(run_id="wfr_a", workflow="one", status="running", labels=",vip,eu,", created_at=day)
+    make_run(run_id="wfr_a", workflow="one", status="running", labels=",vip,eu,", code_version="v1", created_at=day)
     make_run(
         run_id="wfr_b",
         workflow="two",
         status="success",
         labels=",vip,",
         trigger_kind="schedule",
+        code_version="v2",
         created_at=day + timedelta(days=1),
     )
     make_run(

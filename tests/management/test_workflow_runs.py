@@ -114,7 +114,7 @@ def test_json_has_the_names_that_the_api_has() -> None:
     assert set(run_json(run, now)) == set(RunSerializer().fields) - not_here
     detail: dict[str, Any] = run_detail_json(run, now)
     steps = detail.pop("steps")
-    assert set(detail) == set(RunDetailSerializer().fields) - not_here - {"deadline_at", "code_version"}
+    assert set(detail) == set(RunDetailSerializer().fields) - not_here - {"deadline_at"}
     assert set(steps[0]) == set(StepSerializer().fields)
     shown = json.loads(said("show", run.run_id, "--json"))
     for name in ("created_at", "duration_seconds", "status", "step_count"):

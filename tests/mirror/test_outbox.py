@@ -53,6 +53,11 @@ def test_a_trigger_belongs_to_its_transaction_and_its_run_is_known_at_once(hoste
     assert (row.is_sent, row.due_at, row.attempts) == (True, None, 1)
 
 
+def test_a_run_notes_the_version_of_the_code_that_triggers_it(hosted: Hosted, settings: Any) -> None:
+    settings.DJANGO_WORKFLOW = {**settings.DJANGO_WORKFLOW, "code_version": "2026.1"}
+    assert mirrored.trigger().run.code_version == "2026.1"
+
+
 def test_a_refusal_after_the_commit_is_noted_and_raised_by_nobody(hosted: Hosted) -> None:
     hosted.refuse(412, "quota exceeded")
     told = []
