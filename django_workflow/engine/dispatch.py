@@ -10,7 +10,7 @@ import io
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any, cast
@@ -27,19 +27,26 @@ from django_workflow.client.urls import INTERNAL_ORIGIN
 from django_workflow.conf import get_settings
 from django_workflow.engine import limits, signing_keys
 from django_workflow.engine.addresses import is_internal, is_own, is_served
-from django_workflow.engine.facts import Answer, Fact, Settlement
+from django_workflow.engine.facts import Answer, Fact, Settlement, Taken
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.network import Network
 from django_workflow.engine.records import Lease, RunInfo, StoredMessage, raw
 from django_workflow.engine.session import Session
 from django_workflow.engine.unit_of_work import After
+from django_workflow.errors import MessageInvalid
 from django_workflow.machine_views import meta_key
 from django_workflow.models import Delivery
+from django_workflow.protocol import carried
 from django_workflow.protocol import headers as names
 from django_workflow.protocol.signature import sign
 from django_workflow.protocol.steps import CallType, JournalMessage, encode_messages
 
 MOST_ADDRESSES = 1024
+
+UNSEALED = (
+    "The endpoint's answer carries results under a seal that does not hold, so they do not count. Something on the way "
+    "has changed the answer, or the endpoint has other signing keys."
+)
 
 logger = logging.getLogger("django_workflow.engine")
 # Every call that was made, at DEBUG, with its `settlement`; the development server shows them.
@@ -88,8 +95,9 @@ class Dispatcher:
         """
         started_at = lease.started_at = self.now()
         session: Session | None = None
+        requests: tuple[Taken, ...] = ()
         if not is_internal(lease.destination):
-            answer = self._over_network(lease)
+            answer, requests = self._over_network(lease)
         elif not is_served(lease.destination):
             answer = Answer(status=0, error=f"{lease.destination} is no workflow; nothing else is served there.")
         elif not self.may_start(lease):
@@ -98,8 +106,10 @@ class Dispatcher:
             answer = self._message_in_process(lease)
         else:
             session, answer = self._in_process(lease, report, opened, write)
+        if session is not None:
+            requests = tuple(session.requests)
         started_at = lease.started_at  # of its last step
-        settlement = Settlement(lease, tuple(session.requests) if session else (), answer, started_at, self.now())
+        settlement = Settlement(lease, requests, answer, started_at, self.now())
         if calls.isEnabledFor(logging.DEBUG):
             told = answer.error or answer.status
             calls.debug("%s %s: %s", lease.method, lease.destination, told, extra={"settlement": settlement})
@@ -151,7 +161,8 @@ class Dispatcher:
 
     # Over the network
 
-    def _over_network(self, lease: Lease) -> Answer:
+    def _over_network(self, lease: Lease) -> tuple[Answer, tuple[Taken, ...]]:
+        """The answer, and what an endpoint of this project submitted in it."""
         info = self.cache.info(lease.run_key) if lease.run_key is not None else None
         journal: list[JournalMessage] = []
         if lease.kind == Delivery.Kind.STEP and lease.run_key is not None:
@@ -161,14 +172,16 @@ class Dispatcher:
             body = b""
         headers = self._headers(lease, info)
         headers[names.USER_AGENT] = names.ENGINE_USER_AGENT
-        headers[names.SIGNATURE] = self._signature(lease.destination, body)
+        signature = headers[names.SIGNATURE] = self._signature(lease.destination, body)
+        own = is_own(lease.destination)
+        if own and _may_carry(lease):
+            headers[names.CARRY] = carried.VERSION
         timeout = self._timeout(lease, info)
         if not self.may_start(lease):
             raise NotStarted
-        answer = self.network.send(
-            lease.method, lease.destination, headers, body, timeout, guarded=not is_own(lease.destination)
-        )
-        return Answer(status=answer.status, headers=answer.headers, body=answer.body, error=answer.error)
+        came = self.network.send(lease.method, lease.destination, headers, body, timeout, guarded=not own)
+        answer = Answer(status=came.status, headers=came.headers, body=came.body, error=came.error)
+        return _unpacked(answer, signature) if own and answer.header(names.CARRY) else (answer, ())
 
     def _timeout(self, lease: Lease, info: RunInfo | None) -> float:
         own = lease.config.timeout if lease.config is not None else None
@@ -232,6 +245,25 @@ def _can_fetch(lease: Lease, info: RunInfo | None) -> bool:
     if info is None or lease.kind != Delivery.Kind.STEP or lease.position == 0 or lease.config is not None:
         return False
     return "LazyFetch" in info.config.features
+
+
+def _may_carry(lease: Lease) -> bool:
+    """Whether an endpoint may submit in its answer, which may be lost: only where the call is made again then, and that
+    one writes down by itself what it brings. So what changes or swallows answers stops no run."""
+    return lease.kind == Delivery.Kind.STEP and lease.max_retries > 0 and not lease.attempt and not lease.rescues
+
+
+def _unpacked(answer: Answer, signature: str) -> tuple[Answer, tuple[Taken, ...]]:
+    """An answer that says it carries submissions, and those, if it comes from who got the delivery. Its body goes no
+    further: attempts and dead letters show what was answered, and results may hold what is not shown."""
+    body, answer = answer.body, replace(answer, body=b"")
+    if not carried.is_sealed(answer.header(names.SEAL), signature, body, signing_keys.verification_keys()):
+        return replace(answer, error=UNSEALED), ()
+    try:
+        submitted = carried.decode_carried(body)
+    except MessageInvalid as error:
+        return replace(answer, error=str(error)), ()
+    return answer, tuple([Taken(request, keys) for request, keys in submitted])
 
 
 def _users(headers: dict[str, str]) -> dict[str, str]:

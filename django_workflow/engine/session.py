@@ -12,14 +12,13 @@ from typing import Any
 
 import msgspec
 
+from django_workflow.client.submissions import Accepted, is_of_run
 from django_workflow.engine.facts import Answer, Continuation, Emitted, Fact, Settlement, StepStarted, Taken
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.records import Lease, RunInfo
 from django_workflow.engine.unit_of_work import After
 from django_workflow.protocol import headers as names
-from django_workflow.protocol.identifiers import message_id_of, uuid7
-from django_workflow.protocol.publish import Message
-from django_workflow.protocol.requests import Batch, CancelRun, EngineRequest, FinishRun, Publish, Published, Wait
+from django_workflow.protocol.requests import EngineRequest
 from django_workflow.protocol.steps import JournalMessage, Step
 from django_workflow.replay.journal import Journal
 from django_workflow.replay.port import PROGRESS_EVENT
@@ -105,31 +104,9 @@ class Session:
 
     def takes(self, request: EngineRequest[Any]) -> bool:
         """Whether the request belongs to this delivery's run and can be written with its acknowledgement."""
-        if isinstance(request, Wait):
-            return _run_of(request.message) == self.run_id
-        if isinstance(request, FinishRun | CancelRun):
-            return request.run_id == self.run_id
-        if isinstance(request, Batch):
-            return all(_run_of(message) == self.run_id and not _starts(message) for message in request.messages)
-        if isinstance(request, Publish):
-            fields = request.message.workflow
-            return fields is not None and (fields.invoke or (fields.run_id == self.run_id and not fields.init))
-        return False
+        return is_of_run(request, self.run_id)
 
     def take(self, request: EngineRequest[Any]) -> tuple[Taken, Any]:
         """Ids for the request's messages, and the answer that its sender gets before anything is written."""
-        if isinstance(request, Batch):
-            keys = tuple(uuid7() for _ in request.messages)
-            return Taken(request, keys), tuple(Published(message_id=message_id_of(key)) for key in keys)
-        if isinstance(request, Publish):
-            key = uuid7()
-            return Taken(request, (key,)), Published(message_id=message_id_of(key))
-        return Taken(request, ()), None
-
-
-def _run_of(message: Message) -> str | None:
-    return message.workflow.run_id if message.workflow is not None else None
-
-
-def _starts(message: Message) -> bool:
-    return message.workflow is not None and message.workflow.init
+        accepted = Accepted.of(request)
+        return Taken(request, accepted.keys), accepted.answer

@@ -1,7 +1,8 @@
 """The engine's door for this process: a transport that answers requests on the caller's database connection.
 
 Inside an in-process delivery it finds that delivery's session: submissions of the run itself are taken into it and
-written with the acknowledgement. Everything else is written at once, in the caller's transaction if there is one.
+written with the acknowledgement. So are those of a delivery whose answer carries them (`client.carried`). Everything
+else is written at once, in the caller's transaction if there is one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 from asgiref.sync import sync_to_async
 from django.db import connections
 
+from django_workflow.client.carried import current_carried
 from django_workflow.client.session import current_session
 from django_workflow.conf import get_settings
 from django_workflow.engine import (
@@ -151,6 +153,11 @@ class EngineTransport:
                 if session.atomic:
                     self._write_session(session)
                 return cast(R, answer)
+        carried = current_carried.get()
+        if carried is not None and not _all_or_nothing.get():  # an atomic step's submission is of its transaction
+            _check_limits(request)
+            if (accepted := carried.take(request)) is not None:
+                return cast(R, accepted.answer)
         if isinstance(request, FetchRun):
             # Inside a transaction the journal may hold what will be rolled back: nobody else may see that.
             private = connections[self.alias].in_atomic_block

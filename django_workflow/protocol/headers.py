@@ -91,6 +91,12 @@ FIRST_RUN = "Django-Workflow-First-Run"
 SECRET = "Django-Workflow-Secret"
 """Ours, on messages that start runs: the paths of what is not shown of payload and result, joined with `,`."""
 
+CARRY = "Django-Workflow-Carry"
+"""Ours, on deliveries to this project's own endpoints: what they submit may come in the answer. See `carried`."""
+
+SEAL = "Django-Workflow-Seal"
+"""Ours, on such answers: the proof that they answer that delivery."""
+
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -123,11 +129,11 @@ _OWNED_WORKFLOW = frozenset(
     )
 )
 
-_FIRST_RUN = FIRST_RUN.lower()
+_OURS = frozenset({FIRST_RUN.lower(), CARRY.lower()})
+"""They say what a delivery is, and belong to that one alone."""
+
 _HIDDEN_PREFIXES = ("upstash-workflow-", "x-vercel-", "x-forwarded-")
-_HIDDEN = frozenset(
-    {"cf-connecting-ip", "cdn-loop", "cf-ew-via", "cf-ray", "render-proxy-ttl", "upstash-region", _FIRST_RUN}
-)
+_HIDDEN = _OURS | {"cf-connecting-ip", "cdn-loop", "cf-ew-via", "cf-ray", "render-proxy-ttl", "upstash-region"}
 
 _TOKEN_RE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _UNSAFE_RE = re.compile(r"[\r\n\0]")
@@ -185,7 +191,7 @@ def forwardable(headers: Mapping[str, str]) -> dict[str, str]:
 def _may_pass(name: str, dropped: frozenset[str]) -> bool:
     if name.startswith("upstash-"):
         return name == "upstash-label" or (name.startswith("upstash-workflow-") and name not in _OWNED_WORKFLOW)
-    return name not in dropped and name != _FIRST_RUN
+    return name not in dropped and name not in _OURS
 
 
 def context_headers(headers: Mapping[str, str]) -> Headers:

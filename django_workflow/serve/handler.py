@@ -22,6 +22,7 @@ from django_workflow.replay.journal import Journal
 from django_workflow.replay.outcome import Cancelled, Failed, Finished, NoStepReached, Outcome
 from django_workflow.serve import keys, responses
 from django_workflow.serve.call_return import record_call
+from django_workflow.serve.carrying import answer_with_submissions, is_asked_to_carry
 from django_workflow.serve.endpoint import EndpointRequest, EndpointResponse
 from django_workflow.serve.endpoint_call import EndpointCall
 from django_workflow.serve.failure import report_failure
@@ -82,7 +83,7 @@ def _answer(
     observer = _observer(workflow, request, invocation, session)
     call = EndpointCall(workflow, request, invocation, client, session, signed, observer)
     if invocation.kind is Kind.STEPS:
-        return execute(call)
+        return answer_with_submissions(call, execute) if is_asked_to_carry(call) else execute(call)
     if invocation.kind is Kind.CALL_CALLBACK:
         return record_call(call)
     if invocation.kind is Kind.FAILURE_CALLBACK:

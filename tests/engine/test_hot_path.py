@@ -1,4 +1,4 @@
-"""What a step costs in process: statements and commits, on every connection of the process, events included."""
+"""What a step costs in process and over HTTP: statements and commits, on every connection, events included."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from django_workflow import WorkflowContext, workflow
+from django_workflow.engine import signing_keys
 from django_workflow.engine.worker import Worker
 from django_workflow.models import Run, Step
-from django_workflow.testing import Harness, WorkflowClock
+from django_workflow.testing import Harness, WorkflowClock, mock_calls
 from tests.engine.workers import eventually
+from tests.scenarios.edges import SITE, web_process
 
 BOUNDARIES = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET ")
 MAX_STATEMENTS, MAX_COMMITS = 7, 1.3
@@ -90,6 +92,25 @@ def test_a_step_of_a_lone_run_costs_few_statements_and_commits(
         while harness._ready:  # until the run's end, without the look for more that an idle worker takes
             harness._deliver(harness._ready.popleft())
     assert handle.run.status == Run.Status.SUCCESS
+    assert cost.statements <= 10 * (MAX_STATEMENTS if has_statements_of_its_own() else MAX_BY_ORM), cost
+    assert cost.commits <= 10 * MAX_COMMITS, cost
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_step_over_http_costs_no_more_of_them(
+    workflow_clock: WorkflowClock, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    """Those of the web process are counted too: both use this connection here."""
+    settings.DJANGO_WORKFLOW = {"base_url": SITE}
+    signing_keys.verification_keys()  # looked up every few seconds only
+    harness = Harness()
+    with mock_calls(web_process) as recorder, counted(monkeypatch) as cost:
+        handle = hot_path.trigger(10)
+        harness._fill()
+        while harness._ready:
+            harness._deliver(harness._ready.popleft())
+    assert handle.run.status == Run.Status.SUCCESS
+    assert len(recorder.calls) == 11
     assert cost.statements <= 10 * (MAX_STATEMENTS if has_statements_of_its_own() else MAX_BY_ORM), cost
     assert cost.commits <= 10 * MAX_COMMITS, cost
 

@@ -131,9 +131,9 @@ class Nursery:
         options = {"settings": settings, "patches": patches, "concurrency": concurrency}
         return self._fork("worker", crash, refusal=refusal, **options)
 
-    def web(self, *, crash: Crash | None = None, settings: Any = None, port: int = 0) -> Child:
+    def web(self, *, crash: Crash | None = None, settings: Any = None, port: int = 0, patches: Any = None) -> Child:
         """A web process that serves the project, at `origin`."""
-        return self._fork("web", crash, settings=settings, port=port)
+        return self._fork("web", crash, settings=settings, port=port, patches=patches)
 
     def ask(self, **command: Any) -> dict[str, Any]:
         assert self._process.stdin is not None

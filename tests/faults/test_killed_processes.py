@@ -46,22 +46,33 @@ def over_http(origin: str) -> dict[str, Any]:
     return {"base_url": origin, "request_timeout": 5, "retry_delay": 0.01}
 
 
+WRITES_BY_ITSELF = {"django_workflow.client.carried:LONGEST_SECONDS": 0.0}
+"""A web process that writes down every result, as it does with those that took a while."""
+
+
 @pytest.mark.parametrize(
-    ("point", "numbers"),
+    ("point", "numbers", "patches"),
     [
-        ("before-commit", (2, 4)),
-        ("after-commit", (1, 3)),
-        ("before-response", (1, 2)),
-        ("after-response", (1, 2)),
-        pytest.param("before-commit", LONG[:12], marks=pytest.mark.slow),
-        pytest.param("during-commit", LONG[:12], marks=pytest.mark.slow),
-        pytest.param("after-commit", LONG[:12], marks=pytest.mark.slow),
-        pytest.param("before-response", LONG[:12], marks=pytest.mark.slow),
-        pytest.param("after-response", LONG[:12], marks=pytest.mark.slow),
+        # Results come in the answers; those of atomic steps, four in a run, are committed.
+        ("before-commit", (1, 3), None),
+        ("after-commit", (1, 3), None),
+        ("before-response", (1, 2), None),
+        ("after-response", (1, 2), None),
+        pytest.param("before-response", LONG[:12], None, marks=pytest.mark.slow),
+        pytest.param("after-response", LONG[:12], None, marks=pytest.mark.slow),
+        ("before-commit", (2, 4), WRITES_BY_ITSELF),
+        ("after-commit", (1, 3), WRITES_BY_ITSELF),
+        ("before-response", (1, 2), WRITES_BY_ITSELF),
+        ("after-response", (1, 2), WRITES_BY_ITSELF),
+        pytest.param("before-commit", LONG[:12], WRITES_BY_ITSELF, marks=pytest.mark.slow),
+        pytest.param("during-commit", LONG[:12], WRITES_BY_ITSELF, marks=pytest.mark.slow),
+        pytest.param("after-commit", LONG[:12], WRITES_BY_ITSELF, marks=pytest.mark.slow),
+        pytest.param("before-response", LONG[:12], WRITES_BY_ITSELF, marks=pytest.mark.slow),
+        pytest.param("after-response", LONG[:12], WRITES_BY_ITSELF, marks=pytest.mark.slow),
     ],
 )
 def test_web_processes_killed_at_a_commit_or_response(
-    nursery: Nursery, settings: Any, point: str, numbers: tuple[int, ...]
+    nursery: Nursery, settings: Any, point: str, numbers: tuple[int, ...], patches: dict[str, float] | None
 ) -> None:
     first = nursery.web()
     port, options = int(first.origin.rpartition(":")[2]), over_http(first.origin)
@@ -70,10 +81,35 @@ def test_web_processes_killed_at_a_commit_or_response(
     worker = nursery.worker(settings=options)
     handles = []
     for number in numbers:
-        web = nursery.web(crash=(point, number), settings=options, port=port)
+        web = nursery.web(crash=(point, number), settings=options, port=port, patches=patches)
         handles.append(every_kind.trigger(0.0))
         assert web.wait() == KILLED
-    nursery.web(settings=options, port=port)
+    nursery.web(settings=options, port=port, patches=patches)
     eventually(all_over)
     assert worker.stop() == 0
+    assert_all_done(handles)
+
+
+@boundaries
+@pytest.mark.parametrize("numbers", [(1, 2, 3), pytest.param(LONG[:11], marks=pytest.mark.slow)], ids=["short", "long"])
+def test_workers_killed_at_a_commit_while_web_processes_run_the_steps(
+    nursery: Nursery, settings: Any, point: str, numbers: tuple[int, ...]
+) -> None:
+    """What answers carried is lost with the worker that got them, and is run again."""
+    web = nursery.web()
+    settings.DJANGO_WORKFLOW = options = over_http(web.origin)
+    web.kill()
+    nursery.web(settings=options, port=int(web.origin.rpartition(":")[2]))
+    handles = []
+    for count, number in enumerate(numbers, 1):
+        handles += [every_kind.trigger(0.0) for _ in range(1 + number // 4)]
+        assert nursery.worker(crash=(point, number), settings=options).wait() == KILLED
+        assert broken_rules() == []
+        if count % KILLS_IN_A_ROW == 0:
+            between = nursery.worker(settings=options)
+            eventually(all_over)
+            between.kill()
+    with_last = nursery.worker(settings=options)
+    eventually(all_over)
+    assert with_last.stop() == 0
     assert_all_done(handles)

@@ -63,6 +63,7 @@ def test_any_case_wraps_plain_dicts_only() -> None:
         "Upstash-Workflow-CreatedAt",
         "Upstash-Workflow-Unknown-Sdk",
         "Django-Workflow-First-Run",
+        "django-workflow-carry",
     ],
 )
 def test_forwardable_drops_what_a_delivery_makes_itself(name: str) -> None:
@@ -97,6 +98,7 @@ def test_context_headers_hide_the_protocol_and_proxies() -> None:
             "Upstash-Label": "a",
             "Upstash-Retried": "0",
             "Django-Workflow-First-Run": "wfr_0",
+            "Django-Workflow-Carry": "1",
             "X-User": "u",
         }
     )
