@@ -47,9 +47,11 @@ def send_signals(alias: str, after: After) -> None:
         _send(signals.channel_events_committed, events=after.events)
     if after.channels:
         _send(signals.channel_events_stored, channels=after.channels)
+    if not after.signals:
+        return
+    runs = Run.objects.using(alias).in_bulk({values["run_key"] for _, values in after.signals})
     for signal, values in after.signals:
-        run_key = values.pop("run_key")
-        run = Run.objects.using(alias).filter(pk=run_key).first()
+        run = runs.get(values.pop("run_key"))
         if run is None:
             continue
         if "step_id" in values:
