@@ -101,16 +101,21 @@ def check_text(text: str, what: str) -> None:
 class CurrentStep:
     """The step whose function runs. Found in `current_step` by what the function calls (triggers, notifies)."""
 
-    __slots__ = ("_counts", "idempotency_key", "name", "step_id")
+    __slots__ = ("_counts", "_first_run_id", "name", "step_id")
 
     def __init__(self, name: str, step_id: int, first_run_id: str) -> None:
         self.name = name
         self.step_id = step_id
-        self.idempotency_key = idempotency_key(first_run_id, step_id)
-        self._counts: Counter[str] = Counter()
+        self._first_run_id = first_run_id
+        self._counts: Counter[str] | None = None
+
+    @property
+    def idempotency_key(self) -> str:
+        return idempotency_key(self._first_run_id, self.step_id)
 
     def derive(self, purpose: str) -> str:
         """An id for something that the step makes: the same on every attempt, another one for each time asked."""
+        self._counts = self._counts or Counter()
         self._counts[purpose] += 1
         text = f"{self.idempotency_key}:{purpose}:{self._counts[purpose]}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -12,7 +12,7 @@ from typing import Any
 
 from django_workflow.errors import DOCS_ABORT, AbortSwallowed, StepError, WorkflowAbort, WorkflowError
 from django_workflow.replay.outcome import Cancelled, Discarded, Failed, Finished, Outcome, Submitted
-from django_workflow.replay.values import ANY, decoder_for, encode_result, return_type
+from django_workflow.replay.values import ANY, encode_result, return_decoder, return_type
 
 Ending = Submitted | Discarded | Cancelled | Failed
 
@@ -22,11 +22,10 @@ BRANCH_ERROR = "Error submitting steps to QStash in partial parallel step execut
 
 def finished(function: Callable[[Any], Any], result: Any, limit: int | None) -> Outcome:
     """The function came to its end: Finished with the result as JSON, or Failed when it cannot be stored."""
-    declared = return_type(function)
-    if result is None and declared in (ANY, None, type(None)):
+    if result is None and return_type(function) in (ANY, None, type(None)):
         return Finished(None)
     try:
-        return Finished(encode_result(result, decoder_for(declared), "The result of the workflow", limit))
+        return Finished(encode_result(result, return_decoder(function), "The result of the workflow", limit))
     except WorkflowError as error:
         return Failed(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -110,6 +111,7 @@ def _hex(key: UUID) -> str:
     return f"{key.int:032x}"
 
 
+@lru_cache(maxsize=1024)  # the rows of a transaction share a few instants
 def _instant(at: datetime) -> str:
     if at.tzinfo is not UTC:
         at = at.astimezone(UTC)
