@@ -7,6 +7,7 @@ their own; empty: one worker inside this process).
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -152,6 +153,8 @@ def worker() -> Iterator[object]:
 
     running = Worker()
     running.start()
+    gc.collect()
+    gc.freeze()  # as `workflow_worker` does
     try:
         yield running
     finally:
