@@ -24,7 +24,7 @@ from django_workflow.engine.meters import meter
 from django_workflow.engine.publishing import start_together
 from django_workflow.engine.records import Lease
 from django_workflow.engine.settle import fold
-from django_workflow.engine.short_deliveries import Role, ShortDeliveries
+from django_workflow.engine.short_deliveries import Role, Room, ShortDeliveries
 from django_workflow.engine.unit_of_work import After, UnitOfWork
 from django_workflow.engine.waiters import notify_together
 from django_workflow.models import Delivery, Run
@@ -56,8 +56,8 @@ class Writer:
     cache: JournalCache
     now: Callable[[], datetime]
     may_continue: Callable[[Lease], bool]
-    room: Callable[[], int] = lambda: 0
-    """How many deliveries of new runs the worker can begin with at once."""
+    room: Callable[[], Room] = Room
+    """What the worker can begin with at once, besides what goes on."""
 
     def write(self, facts: Sequence[Fact], asked: Sequence[Asked] = ()) -> Written:
         """Write a batch as one transaction; if the database refuses it, run by run, and hand back what is asked for.

@@ -14,7 +14,7 @@ from django_workflow.conf import get_settings
 from django_workflow.engine import calls
 from django_workflow.engine.flow_control import note_limits
 from django_workflow.engine.journal_cache import info_of
-from django_workflow.engine.records import Invoker, Lease, RunConfig, encode_config, lease_of, stored
+from django_workflow.engine.records import Invoker, Lease, RunConfig, encode_config, stored
 from django_workflow.engine.runs import append_plan, append_result, due_at, wake_up
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.errors import EngineError, RunEnded
@@ -167,12 +167,8 @@ def add_first_delivery(
         due_at=due,
         created_at=unit.now,
     )
-    if leased and due <= unit.now and not row.flow_key and unit.takes_another() and unit.worker_key is not None:
-        row.worker_id, row.fence = unit.worker_key, 1
-        lease = lease_of(row, unit.worker_key)
-        lease.claimed_at = unit.now
-        unit.continue_with(lease)
-    else:
+    at_once = leased and due <= unit.now and not row.flow_key
+    if not at_once or not unit.lease_at_once(row):
         unit.after.wake = True
     unit.add_delivery(row)
 

@@ -18,7 +18,7 @@ from django_workflow import signals
 from django_workflow.conf import get_settings
 from django_workflow.engine import events
 from django_workflow.engine.addresses import is_internal
-from django_workflow.engine.records import Invoker, Lease, RunInfo, encode_config, from_unix, lease_of, stored
+from django_workflow.engine.records import Invoker, Lease, RunInfo, encode_config, from_unix, stored
 from django_workflow.engine.unit_of_work import RunState, UnitOfWork
 from django_workflow.models import Delivery, Run, Step, Waiter
 from django_workflow.models.step import PREVIEW_CHARACTERS
@@ -217,12 +217,9 @@ def schedule_step(
         created_at=unit.now,
     )
     at_once = (solo or is_internal(info.url)) and due <= unit.now and not flow_key and not state.paused
-    if at_once and unit.takes_another(solo=solo) and unit.worker_key is not None:
-        row.worker_id = unit.worker_key
-        row.fence = 1
-        unit.continue_with(lease_of(row, unit.worker_key))
+    if not at_once or not unit.lease_at_once(row):
+        unit.after.wake = True
     unit.add_delivery(row)
-    unit.after.wake = True
 
 
 def overrides(message: Message) -> bool:

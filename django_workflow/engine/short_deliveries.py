@@ -12,6 +12,7 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Condition, Lock, Thread, get_ident
 
 from django.db import connections
@@ -29,6 +30,9 @@ LONGEST_TOGETHER = 0.01
 
 BLOCKED = 0.02
 """A "short" delivery that takes so many seconds costs its thread the role."""
+
+MOST_READY = 256
+"""Short deliveries that may wait for their thread: those of new runs, events and branches begin without a claim."""
 
 REMEMBERED = 20_000
 
@@ -57,6 +61,23 @@ class Durations:
         if lease.kind != Delivery.Kind.STEP or lease.rescues:
             return False
         return self._seconds.get((lease.destination, lease.position), SHORT) < SHORT
+
+
+@dataclass(slots=True)
+class Room:
+    """How many more deliveries a worker can begin with: a queue of short ones is soon done, others block a thread."""
+
+    short: int = 0
+    others: int = 0
+    is_short: Callable[[Lease], bool] = lambda lease: False
+
+    def take(self, lease: Lease) -> bool:
+        """Have a place for this one. False: there is none."""
+        if self.is_short(lease):
+            self.short -= 1
+            return self.short >= 0
+        self.others -= 1
+        return self.others >= 0
 
 
 class Role:
@@ -164,8 +185,8 @@ class ShortDeliveries:
         self._made = made
         self._ready: deque[Lease] = deque()
 
-    def __bool__(self) -> bool:
-        return bool(self._ready)
+    def __len__(self) -> int:
+        return len(self._ready)
 
     def add(self, leases: list[Lease]) -> None:
         with self._condition:

@@ -21,7 +21,8 @@ from django.dispatch import Signal
 from django_workflow.conf import get_settings
 from django_workflow.engine import events
 from django_workflow.engine.journal_cache import JournalCache, journal_message
-from django_workflow.engine.records import Lease, RunInfo
+from django_workflow.engine.records import Lease, RunInfo, lease_of
+from django_workflow.engine.short_deliveries import Room
 from django_workflow.engine.sql import Change, hot_statements
 from django_workflow.engine.sql.changes import Kind, Row, Table
 from django_workflow.models import (
@@ -116,8 +117,8 @@ class UnitOfWork:
         self.worker_key = worker_key
         self.after = After()
         self.may_continue: Callable[[Lease], bool] = lambda lease: False
-        self.room = 0
-        """How many more deliveries its worker can begin with at once, besides those that go on."""
+        self.room = Room()
+        """For the deliveries that its worker begins with at once, besides those that go on."""
         self.is_asked = False
         """What is written comes from beside the worker: nothing of it goes on, everything begins."""
         self.careful = False
@@ -367,17 +368,20 @@ class UnitOfWork:
         if signal.receivers:
             self.after.signals.append((signal, {"run_key": run_key, **values}))
 
-    def takes_another(self, *, solo: bool = True) -> bool:
-        """Whether a new delivery may be leased to the worker of this unit at once.
+    def lease_at_once(self, row: Delivery) -> bool:
+        """Lease a new delivery to the worker of this unit, which goes on with it right after the commit, if it can.
 
         A run's only delivery takes the place of the one that is settled; others need room.
         """
         if self.worker_key is None:
             return False
-        if solo and not self.is_asked:
-            return True
-        self.room -= 1
-        return self.room >= 0
+        lease = lease_of(row, self.worker_key, fence=1)
+        if (self.is_asked or not row.solo) and not self.room.take(lease):
+            return False
+        row.worker_id, row.fence = self.worker_key, 1
+        lease.claimed_at = self.now
+        self.continue_with(lease)
+        return True
 
     def continue_with(self, lease: Lease) -> None:
         """Go on with a delivery that was written leased, right after the commit."""

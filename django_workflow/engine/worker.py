@@ -48,7 +48,7 @@ from django_workflow.engine.pruner import Pruner
 from django_workflow.engine.records import Lease
 from django_workflow.engine.session import Session
 from django_workflow.engine.shared import remember, send_signals, shared_cache
-from django_workflow.engine.short_deliveries import Durations, Runner, ShortDeliveries
+from django_workflow.engine.short_deliveries import MOST_READY, Durations, Room, Runner, ShortDeliveries
 from django_workflow.engine.unit_of_work import After
 from django_workflow.engine.wake import Bell, Listeners
 from django_workflow.kept_connections import KeptConnections
@@ -88,6 +88,9 @@ class Worker:
         self._suspects: deque[Lease] = deque()
         self._suspect: Lease | None = None
         self._backlog = False
+        """There was more to claim than the last claim could take."""
+        self._no_hand_free = False
+        """The last time that something was to be claimed, there was no room for any."""
         self._draining = Event()
         self._stopped = Event()
         self._threads: list[Thread] = []
@@ -240,7 +243,9 @@ class Worker:
         free = self.concurrency * 2 - self._in_flight
         assert self.key is not None
         claimed = claim(self.alias, self.key, now, free)
-        self._backlog = len(claimed.leases) == max(free, 0)
+        self._no_hand_free = free <= 0
+        if free > 0:
+            self._backlog = len(claimed.leases) == free
         with suppress(DatabaseError):  # then each delivery reads its own
             shared_cache(self.alias).load(lease.run_key for lease in claimed.leases if lease.run_key is not None)
         self._take(claimed.leases)
@@ -273,16 +278,20 @@ class Worker:
         self._leases.put(suspect)
 
     def accept(self, asked: Asked) -> bool:
-        """Write for this process, as long as the worker has room for what comes of it: see `local_requests`."""
-        return self._room() > 0 and self.committer is not None and self.committer.accept(asked)
+        """Write for this process: see `local_requests`."""
+        return not self._draining.is_set() and self.committer is not None and self.committer.accept(asked)
 
     @property
     def accepts(self) -> bool:
         return self.committer is not None and self.committer.alive
 
-    def _room(self) -> int:
-        """For so many deliveries of new runs; none while older ones wait to be claimed."""
-        return 0 if self._draining.is_set() or self._backlog else self.concurrency * 2 - self._in_flight
+    def _room(self) -> Room:
+        """For deliveries that nobody has to claim; none while older ones wait for that."""
+        if self._draining.is_set() or self._backlog:
+            return Room()
+        short = len(self._short)
+        others = self.concurrency * 2 - (self._in_flight - short)
+        return Room(MOST_READY - short, others, self._durations.is_short)
 
     def _may_continue(self, lease: Lease) -> bool:
         return not self._draining.is_set() and (lease.chain + 1 < LONGEST_CHAIN or not self._backlog)
@@ -324,7 +333,7 @@ class Worker:
             self._in_flight -= 1
             if self._suspect is lease:
                 self._suspect = None
-            hungry = self._backlog and self._in_flight < self.concurrency
+            hungry = (self._backlog or self._no_hand_free) and self._in_flight < self.concurrency
         if hungry:
             self._bell.ring()
         if self._suspects:

@@ -14,6 +14,7 @@ from django_workflow.engine import committer as committer_module
 from django_workflow.engine.committer import Committer
 from django_workflow.engine.facts import Answer, Emitted, StepStarted
 from django_workflow.engine.local_requests import Asked
+from django_workflow.engine.short_deliveries import Room
 from django_workflow.engine.unit_of_work import After
 from django_workflow.models import Attempt, ChannelEvent, Delivery, JournalEntry, Run, Step
 from django_workflow.protocol.requests import Batch, CancelRun
@@ -388,7 +389,7 @@ class TestRoom:
     def test_branches_are_leased_at_once_as_far_as_the_worker_has_room(self, hand: Hand) -> None:
         run = start()
         (lease,) = hand.claim()
-        hand.writer = replace(hand.writer, room=lambda: 2)
+        hand.writer = replace(hand.writer, room=lambda: Room(others=2))
         plans = [
             step(0, None, concurrent=3, target_step=number, step_name=f"branch {number}") for number in range(1, 4)
         ]
@@ -406,8 +407,18 @@ class TestRoom:
         (join,) = hand.settle(third, result(run, step(3, "1", concurrent=3, step_name="branch 3"))).followups
         assert join.solo
 
+    def test_short_ones_do_not_take_the_place_of_others(self, hand: Hand) -> None:
+        run = start()
+        (lease,) = hand.claim()
+        room = Room(short=2, others=1, is_short=lambda lease: lease.step_name != "branch 1")
+        hand.writer = replace(hand.writer, room=lambda: room)
+        plans = [
+            step(0, None, concurrent=4, target_step=number, step_name=f"branch {number}") for number in range(1, 5)
+        ]
+        after = hand.settle(lease, result(run, *plans))
+        assert [following.step_id for following in after.followups] == [1, 2, 3]
+
     def test_a_runs_only_delivery_goes_on_without_room(self, hand: Hand) -> None:
         run = start()
         (lease,) = hand.claim()
-        assert hand.writer.room() == 0
         assert len(hand.settle(lease, result(run, step(1))).followups) == 1
