@@ -1,6 +1,6 @@
 """What the page of a run shows, as data for its template: facts, the *why* line, and one of five views.
 
-Comes from `RunAdmin`; no more than twelve queries, however long the run's history is.
+Comes from `RunAdmin`; no more than twelve queries, however long the run's history is, and three for its place in a line.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from django_workflow.admin.zoom import Zoom
 from django_workflow.models import Attempt, ChannelEvent, Run, Step, Waiter
 from django_workflow.models.channel_event import format_position
 from django_workflow.presentation import values
+from django_workflow.presentation.line import place_in_line
 from django_workflow.presentation.words import first_line, progress_text, running_time, why_text
 from django_workflow.realtime import history
 from django_workflow.realtime.lengths import length_text
@@ -149,7 +150,7 @@ def run_page(request: HttpRequest, run: Run, now: datetime, site: AdminSite) -> 
         "view": view,
         "tabs": [Tab(name, str(title), _with(request, view=name), name == view) for name, title in TABS.items()],
         "badge": badge_of(run),
-        "why": why_text(run, now, open_steps=open_steps, deliveries=deliveries),
+        "why": why_text(run, now, open_steps=open_steps, deliveries=deliveries, place=place_in_line(deliveries, now)),
         "progress": progress_text(run, step_count),
         "step_count": step_count,
         "length": "" if length is None else length_text(length),

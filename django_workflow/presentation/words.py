@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_workflow.models import Delivery, Run, Step
+from django_workflow.presentation.line import Hold, Place
 from django_workflow.protocol.steps import StepType
 from django_workflow.realtime.lengths import length_text
 
@@ -37,11 +38,21 @@ def instant_text(instant: datetime, now: datetime) -> str:
     return formats.date_format(local, "DATETIME_FORMAT")
 
 
-def why_text(run: Run, now: datetime, *, open_steps: Sequence[Step] = (), deliveries: Sequence[Delivery] = ()) -> str:
+def why_text(
+    run: Run,
+    now: datetime,
+    *,
+    open_steps: Sequence[Step] = (),
+    deliveries: Sequence[Delivery] = (),
+    place: Place | None = None,
+) -> str:
     """What the run does or waits for, in one line in the reader's language.
 
-    `open_steps` and `deliveries` are the run's; without them the engine's own sentence (English, UTC) goes first.
+    `open_steps` and `deliveries` are the run's, `place` is its place in the line of a flow-control key that holds it;
+    without them the engine's own sentence (English, UTC) goes first.
     """
+    if place is not None:
+        return _why_held(place, now)
     return _why_from(run, now, open_steps, deliveries) or run.why or _why_from_row(run, now)
 
 
@@ -72,6 +83,25 @@ def _why_from(run: Run, now: datetime, open_steps: Sequence[Step], deliveries: S
     if run.status == Run.Status.SLEEPING and run.due_at:
         return _("Sleeps until %s") % instant_text(run.due_at, now)
     return ""
+
+
+def _why_held(place: Place, now: datetime) -> str:
+    key = place.key
+    words = {"key": key.key, "number": place.number}
+    if place.hold is Hold.PAUSED:
+        return _("Waits for flow-control key “%(key)s”, which is paused; number %(number)d in line") % words
+    if place.hold is Hold.PARALLELISM:
+        words["most"] = key.parallelism or 0
+        return _("Waits for flow-control key “%(key)s” (%(most)d at a time); number %(number)d in line") % words
+    words |= {
+        "most": key.rate or 0,
+        "period": length_text(timedelta(seconds=key.period_seconds)),
+        "at": instant_text(key.window_ends_at or now, now),
+    }
+    return (
+        _("Waits for flow-control key “%(key)s” (%(most)d in %(period)s) until %(at)s; number %(number)d in line")
+        % words
+    )
 
 
 def _why_from_row(run: Run, now: datetime) -> str:

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from django_workflow.models import Run, Step, Waiter
+from django_workflow.models import FlowKey, Run, Step, Waiter
 from django_workflow.testing.factories import make_delivery, make_run, make_step, make_waiter
 from tests.admin.builders import (
     make_attempt,
@@ -86,6 +86,14 @@ def test_a_step_of_which_only_its_end_was_heard_was_not_queued_after_its_start(v
     page = viewing.get(reverse("admin:django_workflow_run_change", args=[run.pk]), {"view": "steps"})
     rows = page.context["steps"].rows
     assert [row.queued_at for row in rows] == [None, now - timedelta(seconds=2)]
+
+
+def test_a_run_tells_its_place_in_the_line_of_its_key(viewing: Client) -> None:
+    FlowKey.objects.create(key="user-7", paused=True)
+    make_delivery(flow_key="user-7", due_at=timezone.now() - timedelta(minutes=1))
+    run = make_run()
+    make_delivery(run, flow_key="user-7")
+    assert "which is paused; number 2 in line" in page_of(viewing, run)
 
 
 def test_related_runs_are_linked(viewing: Client) -> None:
