@@ -15,6 +15,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import formats, timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext as _
 
 from django_workflow.conf import get_settings
 from django_workflow.models import Run
@@ -98,6 +99,19 @@ def url_or_blank(name: str, *args: Any) -> str:
         return reverse(name, args=args)
     except NoReverseMatch:
         return ""
+
+
+def copy_button(text: str) -> SafeString:
+    """A button that copies a text; without a clipboard or JavaScript it is not shown."""
+    return format_html(
+        '<button type="button" class="wfa-copy wfa-copy-icon" data-copy="{}" data-done="{}" title="{}">'
+        '<svg class="wfa-icon" width="16" height="16" viewBox="0 0 16 16" aria-hidden="true" focusable="false">'
+        '<path d="M5.5 5.5h8v8h-8zM10.5 5.5v-3h-8v8h3"/></svg><span class="visually-hidden">{}</span></button>',
+        text,
+        _("Copied"),
+        _("Copy the run id"),
+        _("Copy the run id"),
+    )
 
 
 def object_url(site: AdminSite, request: HttpRequest, found: models.Model) -> str:

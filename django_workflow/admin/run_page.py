@@ -1,6 +1,6 @@
 """What the page of a run shows, as data for its template: facts, the *why* line, and one of five views.
 
-Comes from `RunAdmin`; no more than twelve queries, however long the run's history is, and three for its place in a line.
+Comes from `RunAdmin`; no more than twelve queries, however long the run's history is, and three for its place in line.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from django_workflow.admin.base import ReadOnlyAdmin, realtime_source, run_url, time_cell, url_or_blank
+from django_workflow.admin.base import ReadOnlyAdmin, copy_button, realtime_source, run_url, time_cell, url_or_blank
 from django_workflow.admin.bulk import action_name, list_actions, operation_page
 from django_workflow.admin.confirm import is_confirmed
 from django_workflow.admin.engine_bar import engine_bar
@@ -76,7 +76,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         "started_column",
         "trigger_column",
     )
-    list_display_links = ("run_column",)
+    list_display_links = None  # the run's name is the link: a button stands beside it
     list_filter = (
         StatusFilter,
         WorkflowFilter,
@@ -204,13 +204,15 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     @admin.display(description=_("run"), ordering="workflow")
     def run_column(self, run: Run) -> SafeString:
         return format_html(
-            '<span class="wfa-run-name" data-run="{}" data-channel="{}">{}</span><br>'
-            '<span class="wfa-id wfa-quiet" title="{}">{}</span>',
+            '<a class="wfa-run-name" href="{}" data-run="{}" data-channel="{}">{}</a><br>'
+            '<span class="wfa-id wfa-quiet" title="{}">{}</span>{}',
+            run_url(run, self.admin_site),
             run.pk,
             "" if run.is_finished else run.run_id,
             run.workflow,
             run.run_id,
             short_run_id(run.run_id),
+            copy_button(run.run_id),
         )
 
     @admin.display(description=_("summary"), ordering="summary")

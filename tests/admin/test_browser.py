@@ -130,6 +130,17 @@ def test_values_are_copied_and_searched(page: Page, paths: dict[str, str]) -> No
     assert payload.locator("details").get_attribute("open") is not None
 
 
+def test_a_run_id_is_copied_in_a_row_of_the_list(page: Page, paths: dict[str, str]) -> None:
+    page.goto(paths["list"])
+    row = page.locator("tr", has_text="wfr_failed")
+    row.get_by_role("button", name="Copy the run id").click()
+    row.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "wfr_failed"
+    expect(row.get_by_role("button", name="Copy the run id")).to_be_visible()
+    row.get_by_role("link").first.click()
+    page.wait_for_url("**/change/")
+
+
 def test_rows_follow_their_runs_and_newer_ones_are_offered(page: Page, paths: dict[str, str]) -> None:
     run = make_run(run_id="wfr_moving", status=Run.Status.RUNNING)
     page.goto(paths["list"])
@@ -157,6 +168,7 @@ def test_a_run_is_followed_in_place(page: Page, paths: dict[str, str]) -> None:
     make_step(run, name="a step that came later")
     make_event(run)
     expect(page.locator(".wfa-tl")).to_contain_text("a step that came later", timeout=30_000)
+    expect(page.locator("[data-part=facts]").get_by_role("button", name="Copy")).to_be_visible()
     expect(page.locator(".wfa-tl-row").first).to_have_attribute("open", "")
     assert page.evaluate("document.activeElement.localName") == "summary"
     bar.get_by_role("button", name="Pause updates").click()

@@ -1,20 +1,25 @@
-// Copy buttons of the admin pages. They are hidden in the HTML: without JavaScript there is nothing to click.
+// Copy buttons of the admin pages. The style sheet hides them until this script says that they work: a clipboard exists
+// on secure origins only. Pages that are kept up to date replace their buttons, so clicks are heard at the document.
 
-function prepare(button) {
-    const text = button.textContent;
-    button.hidden = false;
-    button.addEventListener("click", async () => {
-        await navigator.clipboard.writeText(button.dataset.copy);
-        button.textContent = button.dataset.done;
-        setTimeout(() => {
-            button.textContent = text;
-        }, 2000);
-    });
+const SHOWN_MS = 2_000;
+
+async function copy(button) {
+    const label = button.querySelector("span");
+    if (button.classList.contains("wfa-copied")) return;
+    await navigator.clipboard.writeText(button.dataset.copy);
+    const text = label.textContent;
+    button.classList.add("wfa-copied");
+    label.textContent = button.dataset.done;
+    setTimeout(() => {
+        button.classList.remove("wfa-copied");
+        label.textContent = text;
+    }, SHOWN_MS);
 }
 
-// The clipboard exists on secure origins only.
 if (navigator.clipboard) {
-    document.addEventListener("DOMContentLoaded", () => {
-        document.querySelectorAll(".wfa-copy[data-copy]").forEach(prepare);
+    document.documentElement.classList.add("wfa-can-copy");
+    document.addEventListener("click", ({ target }) => {
+        const button = target.closest(".wfa-copy");
+        if (button) copy(button);
     });
 }
