@@ -9,12 +9,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.admin import AdminSite
 from django.contrib.admin.utils import quote
-from django.core.paginator import Page, Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -25,7 +24,9 @@ from django.utils.translation import gettext_lazy
 from django_workflow.admin import timeline
 from django_workflow.admin.base import object_url
 from django_workflow.admin.engine_bar import engine_bar
+from django_workflow.admin.run_messages import messages_of
 from django_workflow.admin.status import badge_of, status_badge
+from django_workflow.admin.tables import ROWS, Table, page_of, table_of
 from django_workflow.admin.zoom import Zoom
 from django_workflow.models import Attempt, ChannelEvent, Run, Step, Waiter
 from django_workflow.models.channel_event import format_position
@@ -38,7 +39,6 @@ from django_workflow.realtime.stores import StoreUnavailable
 
 logger = logging.getLogger("django_workflow.admin")
 
-ROWS = 200
 TIMELINE_ROWS = 500
 SESSION_KEY = "django_workflow_run_view"
 PREVIEW = 80
@@ -46,22 +46,6 @@ LARGEST_INLINE = 8 * 1024
 LARGEST_OPEN = 4 * 1024
 LARGEST_ON_PAGE = 64 * 1024
 RELATED_RUNS = 20
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Table(Generic[T]):
-    """One page of a table, and the addresses of the pages beside it ("" where there is none)."""
-
-    rows: list[T]
-    page: Page[Any]
-    previous_url: str
-    next_url: str
-
-    @property
-    def total(self) -> int:
-        return self.page.paginator.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,34 +197,12 @@ def _value_url(run: Run, name: str, *more: int) -> str:
     return reverse("admin:django_workflow_run_value", args=[quote(run.pk), name, *more])
 
 
-def _page(request: HttpRequest, rows: QuerySet[Any], name: str, size: int = ROWS) -> Page[Any]:
-    return Paginator(rows, size).get_page(request.GET.get(_parameter(name)))
-
-
-def _table(request: HttpRequest, name: str, rows: list[T], page: Page[Any]) -> Table[T]:
-    def url(number: int) -> str:
-        query = request.GET.copy()
-        query[_parameter(name)] = str(number)
-        return f"?{query.urlencode()}#wfa-{name}"
-
-    return Table(
-        rows,
-        page,
-        previous_url=url(page.previous_page_number()) if page.has_previous() else "",
-        next_url=url(page.next_page_number()) if page.has_next() else "",
-    )
-
-
-def _parameter(name: str) -> str:
-    return f"{name}_page"
-
-
 # The views
 
 
 def _timeline(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
     """Bars of up to `TIMELINE_ROWS` steps; `?scale=`, and `?from=` and `?to=` in milliseconds since the beginning."""
-    page = _page(request, run.steps.order_by("step_id"), "steps", TIMELINE_ROWS)
+    page = page_of(request, run.steps.order_by("step_id"), "steps", TIMELINE_ROWS)
     steps: list[Step] = list(page)
     attempts = run.attempts.filter(step_id__isnull=False).defer("response_headers", "response_body", "error")
     if page.paginator.num_pages > 1 and steps:
@@ -252,7 +214,7 @@ def _timeline(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
     drawn = timeline.draw(run, steps, list(attempts.order_by("started_at", "pk")), zoom.window, now, since)
     scales = [(name, title, zoom.url(scale=name), name == whole.scale) for name, title in SCALE_TITLES.items()]
     return {
-        "steps": _table(request, "steps", steps, page),
+        "steps": table_of(request, "steps", steps, page),
         "timeline": drawn,
         "zoom": zoom.links(drawn.scale),
         "is_zoomed": zoom.is_zoomed,
@@ -265,14 +227,14 @@ def _steps(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
     only_errors, from_end = request.GET.get("only") == "errors", request.GET.get("order") == "end"
     failed = Q(status__in=(Step.Status.FAILED, Step.Status.RETRYING)) | Q(attempts__gt=1) | ~Q(error="")
     rows = run.steps.filter(failed) if only_errors else run.steps.all()
-    page = _page(request, rows.order_by("-step_id" if from_end else "step_id"), "steps")
+    page = page_of(request, rows.order_by("-step_id" if from_end else "step_id"), "steps")
     steps: list[Step] = list(page)
     results = values.step_results(run, steps, largest=LARGEST_INLINE)
     attempts = _attempts_by_step(run, steps)
     shown = [_step_row(run, step, results, attempts.get(step.step_id, []), now) for step in steps]
     view = {"view": "steps", **({"only": "errors"} if only_errors else {}), **({"order": "end"} if from_end else {})}
     return {
-        "steps": _table(request, "steps", shown, page),
+        "steps": table_of(request, "steps", shown, page),
         "hides_results": any(values.REDACTED in row.preview or (row.result and row.result.hides) for row in shown),
         "only_errors": only_errors,
         "from_end": from_end,
@@ -318,11 +280,11 @@ def _attempts_by_step(run: Run, steps: list[Step]) -> dict[int, list[AttemptRow]
 
 
 def _attempts(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
-    """Failed attempts; the calls that the engine has still to make stand on every view's context."""
-    page = _page(request, run.attempts.order_by("started_at", "pk"), "attempts")
+    """Failed attempts, and the journal; the calls that the engine has still to make stand on every view's context."""
+    page = page_of(request, run.attempts.order_by("started_at", "pk"), "attempts")
     redacted = values.is_redacted(run)
     rows = [_attempt_row(attempt, redacted=redacted) for attempt in page]
-    return {"attempts": _table(request, "attempts", rows, page)}
+    return {"attempts": table_of(request, "attempts", rows, page), "journal": messages_of(request, run)}
 
 
 def _attempt_row(attempt: Attempt, *, redacted: bool) -> AttemptRow:
@@ -343,7 +305,7 @@ def _body_text(body: str) -> str:
 def _events(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
     """What the run waits or waited for, and the events of its channel."""
     events = ChannelEvent.objects.using(run._state.db).filter(channel=run.run_id).order_by("position")
-    page = _page(request, events, "events")
+    page = page_of(request, events, "events")
     redacted = values.is_redacted(run)
     rows = []
     for event in page:
@@ -351,18 +313,18 @@ def _events(request: HttpRequest, run: Run, now: datetime) -> dict[str, Any]:
         fields = data if isinstance(data, dict) else {}
         text = values.on_one_line(data)[:LARGEST_INLINE]
         rows.append(EventRow(event, str(fields.get("type", "")), str(fields.get("stepName", "")), text))
-    return {"events": _table(request, "events", rows, page), "waiters": _waiters(request, run)}
+    return {"events": table_of(request, "events", rows, page), "waiters": _waiters(request, run)}
 
 
 def _waiters(request: HttpRequest, run: Run) -> Table[WaiterRow]:
-    page = _page(request, run.waiters.order_by("created_at", "pk"), "waiters")
+    page = page_of(request, run.waiters.order_by("created_at", "pk"), "waiters")
     redacted = values.is_redacted(run)
     rows = []
     for waiter in page:
         badge = status_badge(waiter.state, waiter.get_state_display())
         answer = values.waiter_answer(waiter, redacted=redacted)
         rows.append(WaiterRow(waiter, badge, "" if answer is None else first_line(values.on_one_line(answer))))
-    return _table(request, "waiters", rows, page)
+    return table_of(request, "waiters", rows, page)
 
 
 def _list_url(**parameters: str) -> str:

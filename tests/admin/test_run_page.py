@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from django_workflow.models import FlowKey, Run, Step, Waiter
+from django_workflow.models import FlowKey, JournalEntry, Run, Step, Waiter
 from django_workflow.testing.factories import make_delivery, make_run, make_step, make_waiter
 from tests.admin.builders import (
     make_attempt,
@@ -211,6 +211,24 @@ def test_long_tables_are_paged(viewing: Client) -> None:
     assert 'href="?view=steps&amp;steps_page=2#wfa-steps"' in first
     assert "step-501-" in last
     assert "Showing 401 to 501 of 501" in last
+
+
+def test_the_journal_tells_what_the_engine_was_told(viewing: Client) -> None:
+    run = make_run(status=Run.Status.RUNNING)
+    make_result(make_step(run, name="reserve"), {"card": SECRETS})
+    plan = '{"stepId":0,"stepName":"print label","stepType":"Run","concurrent":2,"targetStep":2}'
+    for position, call_type, body in ((2, "toCallback", SECRETS), (3, "fromCallback", SECRETS), (4, "step", plan)):
+        JournalEntry.objects.create(
+            run=run, position=position, call_type=call_type, body=body, created_at=timezone.now()
+        )
+    page = viewing.get(reverse("admin:django_workflow_run_change", args=[run.pk]), {"view": "attempts"})
+    assert [(row.entry.position, row.kind, row.step) for row in page.context["journal"].rows] == [
+        (1, "Result of a step", "reserve"),
+        (2, "Call to be made", ""),
+        (3, "Answer to a call", ""),
+        (4, "Plan of a parallel step", "print label"),
+    ]
+    assert SECRETS not in page.content.decode()
 
 
 VIEWS = ("timeline", "steps", "events", "attempts", "raw")
