@@ -17,10 +17,10 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from django_workflow.admin.base import url_or_blank
 from django_workflow.admin.confirm import Confirmation, ask, is_confirmed, reason_of
 from django_workflow.admin.own_page import admin_url, own_page
 from django_workflow.admin.run_actions import DESTRUCTIVE, run_line
-from django_workflow.conf import get_settings
 from django_workflow.control import bulk
 from django_workflow.control.actions import ACTIONS, Action, ActionRefused, may
 from django_workflow.models import BulkOperation, Run
@@ -107,7 +107,7 @@ def _key(request: HttpRequest) -> UUID:
 
 def operation_page(admin: ModelAdmin[Any], request: HttpRequest, key: UUID) -> HttpResponse:
     """How far an operation is; a POST stops it."""
-    operation = BulkOperation.objects.using(get_settings().database).filter(pk=key).first()
+    operation = bulk.visible_to(request.user).filter(pk=key).first()
     if operation is None:
         raise Http404
     action = ACTIONS.get(operation.action)
@@ -133,6 +133,7 @@ def operation_page(admin: ModelAdmin[Any], request: HttpRequest, key: UUID) -> H
             for run_id, why in errors
         ],
         list_url=admin_url(admin, "run_changelist"),
+        operations_url=url_or_blank("admin:django_workflow_bulkoperation_changelist"),
     )
 
 

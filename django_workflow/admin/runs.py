@@ -138,6 +138,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
             "engine_bar": engine_bar(now),
             "loaded_at": now,
             "realtime_source": realtime_source(),
+            "operations_url": url_or_blank("admin:django_workflow_bulkoperation_changelist"),
             "workflows_url": url_or_blank("admin:django_workflow_workflows"),
         }
         return super().changelist_view(request, {**shown, **(extra_context or {})})

@@ -26,7 +26,6 @@ from django_workflow.api.pages import NewestFirst
 from django_workflow.api.permissions import HasActionPermission, may
 from django_workflow.api.serializers import BulkOperationSerializer, PerformedSerializer, RevealedSerializer
 from django_workflow.api.views import OneRunView, WorkflowAPIView
-from django_workflow.conf import get_settings
 from django_workflow.control import bulk
 from django_workflow.control.actions import ACTIONS
 from django_workflow.control.reveal import PERMISSION, reveal
@@ -251,7 +250,7 @@ class BulkOperationListView(WorkflowAPIView, ListAPIView[BulkOperation]):
     pagination_class = NewestFirst
 
     def get_queryset(self) -> QuerySet[BulkOperation]:
-        return _visible(self.request.user)
+        return bulk.visible_to(self.request.user)
 
 
 class BulkStartView(WorkflowAPIView):
@@ -310,7 +309,7 @@ class OneBulkOperationView(WorkflowAPIView):
 
     def get_operation(self, pk: str) -> BulkOperation:
         try:
-            operation = _visible(self.request.user).filter(pk=UUID(pk)).first()
+            operation = bulk.visible_to(self.request.user).filter(pk=UUID(pk)).first()
         except ValueError:
             operation = None
         if operation is None:
@@ -343,8 +342,3 @@ class BulkAbortView(OneBulkOperationView):
             raise PermissionDenied
         bulk.abort(operation)
         return Response(BulkOperationSerializer(operation).data)
-
-
-def _visible(user: Any) -> QuerySet[BulkOperation]:
-    operations = BulkOperation.objects.using(get_settings().database).order_by("-created_at")
-    return operations if may(user, "view_bulkoperation") else operations.filter(by=user.pk)

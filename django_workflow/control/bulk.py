@@ -37,6 +37,8 @@ from django_workflow.presentation import lookup
 from django_workflow.protocol.identifiers import uuid7
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
     from django_workflow.models.run import RunQuerySet
 
 SHOWN = 200
@@ -141,6 +143,12 @@ def start(
             pass
     operation.refresh_from_db()
     return operation
+
+
+def visible_to(user: Any) -> QuerySet[BulkOperation]:
+    """Operations that a user may see, the newest first: all with `view_bulkoperation`, else his own."""
+    operations = BulkOperation.objects.using(get_settings().database).order_by("-created_at")
+    return operations if may(user, "view_bulkoperation") else operations.filter(by=user.pk)
 
 
 def title(action: Action, count: int) -> str:

@@ -263,7 +263,7 @@ def test_actions_of_the_list_need_their_permission(client: Client) -> None:
     run.refresh_from_db()
     assert run.status == Run.Status.RUNNING
     operation = bulk.start(ACTIONS["pause"], Run.objects.all(), by=None)
-    client.force_login(make_user("eve", "view_run"))
+    client.force_login(make_user("eve", "view_run", "view_bulkoperation"))
     url = reverse("admin:django_workflow_run_operation", args=[operation.pk])
     assert client.get(url).status_code == 200
     assert client.post(url).status_code == 403
