@@ -313,12 +313,31 @@ def test_the_admin_shows_the_runs(page: Page, origin: str) -> None:
     page.get_by_role("button", name="Run the basic workflow").click()
     expect(page.locator("workflow-progress")).to_contain_text("Done")
 
-    page.goto(f"{origin}/admin/")
-    page.get_by_label("Username").fill("admin")
-    page.get_by_label("Password").fill("admin")
-    page.get_by_role("button", name="Log in").click()
+    log_in(page, origin)
     page.goto(f"{origin}/admin/django_workflow/run/?workflow=basic")
     row = page.locator("#result_list tbody tr").first
     expect(row).to_contain_text("basic")
     row.get_by_role("link").first.click()
     expect(page.locator("#content")).to_contain_text("process-data")
+
+
+def test_the_test_of_realtime_hears_of_its_event_by_every_transport(page: Page, origin: str) -> None:
+    log_in(page, origin)
+    page.goto(f"{origin}/admin/django_workflow/worker/")
+    mark(page)
+    button = page.get_by_role("button", name="Test realtime")
+    for _time in range(2):  # the second one has an event of its own
+        button.click()
+        for way in ("store", "layer", "ws", "sse", "poll"):
+            expect(page.locator(f"[data-probe={way}]")).to_have_text(re.compile(r"^[\d.]+ ms$"))
+        expect(button).to_be_enabled()
+    expect(page.locator("[data-probe=error]")).to_be_empty()
+    assert not was_reloaded(page)
+
+
+def log_in(page: Page, origin: str) -> None:
+    page.goto(f"{origin}/admin/")
+    page.get_by_label("Username").fill("admin")
+    page.get_by_label("Password").fill("admin")
+    page.get_by_role("button", name="Log in").click()
+    expect(page).to_have_url(f"{origin}/admin/")
