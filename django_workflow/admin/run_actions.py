@@ -111,6 +111,7 @@ def act_on_run(
             affected=() if why_not else [line],
             skipped=[line] if why_not else (),
             keep_url=back_url,
+            explanation="" if why_not else action.caution(run),
             form=form,
             is_destructive=name in DESTRUCTIVE,
         )

@@ -96,6 +96,10 @@ class Action:
         """What in the run's state, or in the engine, forbids it; "" when nothing does."""
         raise NotImplementedError
 
+    def caution(self, run: Run) -> str:
+        """What is good to know before it is done to a run, in one sentence; "" when there is nothing."""
+        return ""
+
     def possible(self, runs: RunQuerySet) -> RunQuerySet:
         """Those of the runs to which it can be done: `hindrance` as a query."""
         raise NotImplementedError

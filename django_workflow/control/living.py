@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, pgettext_lazy
+from django.utils.translation import gettext_lazy, ngettext, pgettext_lazy
 
 from django_workflow.client.client import get_client
 from django_workflow.conf import get_settings
 from django_workflow.control.action import Action, ActionRefused, Outcome, is_over
 from django_workflow.models import Run, Waiter
+from django_workflow.presentation import lookup
 from django_workflow.realtime import forms
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ class Cancel(Action):
 
     def hindrance(self, run: Run) -> str:
         return is_over(run)
+
+    def caution(self, run: Run) -> str:
+        return _children_go_on(run)
 
     def possible(self, runs: RunQuerySet) -> RunQuerySet:
         return runs.active()
@@ -51,6 +55,9 @@ class Pause(Action):
         if get_settings().is_hosted:
             return _("The hosted engine cannot pause a single run. Pause its flow-control key instead.")
         return _("The run is paused already.") if run.status == Run.Status.PAUSED else ""
+
+    def caution(self, run: Run) -> str:
+        return _children_go_on(run)
 
     def possible(self, runs: RunQuerySet) -> RunQuerySet:
         return runs.none() if get_settings().is_hosted else runs.active().exclude(status=Run.Status.PAUSED)
@@ -140,6 +147,18 @@ class Notify(Action):
                 else _("The run waits for no event: name one.")
             )
         return names[0]
+
+
+def _children_go_on(run: Run) -> str:
+    children = lookup.runs().active().exclude(status=Run.Status.PAUSED).filter(parent=run.pk)
+    if not (number := children.count()):
+        return ""
+    text = ngettext(
+        "It invoked %d run that is not over: that one goes on.",
+        "It invoked %d runs that are not over: those go on.",
+        number,
+    )
+    return text % number
 
 
 def _plain_values(data: Any) -> dict[str, Any]:

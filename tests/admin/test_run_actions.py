@@ -196,6 +196,18 @@ def choose(client: Client, action: str, runs: list[Run], **more: str) -> Any:
     return client.post(LIST, {"action": action, "_selected_action": [str(run.pk) for run in runs], **more})
 
 
+@pytest.mark.parametrize("name", ["pause", "cancel"])
+def test_the_page_says_that_invoked_runs_go_on(root: Client, name: str) -> None:
+    run = live_run()
+    assert "It invoked" not in root.get(act_url(run, name)).content.decode()
+    live_run(parent=run)
+    make_run(parent=run, status=Run.Status.PAUSED)
+    make_finished_run(parent=run)
+    assert "It invoked 1 run that is not over: that one goes on." in root.get(act_url(run, name)).content.decode()
+    live_run(parent=run)
+    assert "It invoked 2 runs that are not over: those go on." in root.get(act_url(run, name)).content.decode()
+
+
 def test_a_run_whose_failure_is_handled_stays_on_its_page(root: Client) -> None:
     run = make_finished_run(status=Run.Status.FAILED)
     make_dead_letter(run)

@@ -32,6 +32,11 @@ def controlled(ctx: WorkflowContext[dict[str, int]]) -> list[Any]:
     return [answer.event_data, ctx.run("fragile", fragile), ctx.request_payload]
 
 
+@workflow(name="controlling")
+def controlling(ctx: WorkflowContext[None]) -> Any:
+    return ctx.invoke("controlled", controlled, {"n": 1}).body
+
+
 @pytest.fixture
 def operator() -> User:
     codenames = {action.permission for action in ACTIONS.values()}
@@ -162,3 +167,20 @@ def test_a_run_is_deleted_when_it_is_over(operator: User) -> None:
     ACTIONS["cancel"].perform(run, by=operator)
     ACTIONS["delete"].perform(run, by=operator)
     assert not Run.objects.exists()
+
+
+def test_runs_that_a_paused_run_invoked_go_on_and_their_results_are_kept_for_it() -> None:
+    global broken
+    broken = False
+    parent = controlling.trigger(None)
+    run_workflows()
+    ACTIONS["pause"].perform(parent.run, by=None)
+    child = parent.run.children.get()
+    ACTIONS["notify"].perform(child, by=None, data=5)
+    run_workflows()
+    child.refresh_from_db()
+    assert (child.status, parent.run.status) == (Run.Status.SUCCESS, Run.Status.PAUSED)
+    ACTIONS["unpause"].perform(parent.run, by=None)
+    run_workflows()
+    assert parent.run.status == Run.Status.SUCCESS
+    assert parent.run.result == child.result
