@@ -26,9 +26,9 @@ from django_workflow.engine.records import Lease
 from django_workflow.engine.settle import fold
 from django_workflow.engine.short_deliveries import Role, Room, ShortDeliveries
 from django_workflow.engine.unit_of_work import After, UnitOfWork
-from django_workflow.engine.waiters import notify_together
+from django_workflow.engine.waiters import notify_together, read_early
 from django_workflow.models import Delivery, Run
-from django_workflow.protocol.requests import Batch, Notify
+from django_workflow.protocol.requests import Batch, Notify, Wait
 
 logger = logging.getLogger("django_workflow.engine")
 
@@ -132,6 +132,8 @@ class Writer:
                 busy_runs |= {key for key, parent in parents.items() if parent in held}
             if asked:
                 self._do(unit, asked)
+            if waiting := _runs_that_wait(facts):
+                read_early(unit, waiting - busy_runs)
             for fact in facts:
                 if fact.lease.run_key in busy_runs:
                     busy.append(fact)
@@ -176,6 +178,17 @@ def _still_there(alias: str, keys: set[UUID]) -> set[UUID]:
 
 def _runs_of(facts: Sequence[Fact], deliveries: set[UUID]) -> set[UUID | None]:
     return {fact.lease.run_key for fact in facts if fact.lease.key in deliveries}
+
+
+def _runs_that_wait(facts: Sequence[Fact]) -> set[UUID]:
+    """The runs that submitted a wait for an event."""
+    return {
+        fact.lease.run_key
+        for fact in facts
+        if isinstance(fact, Settlement)
+        and fact.lease.run_key is not None
+        and any(isinstance(taken.request, Wait) for taken in fact.requests)
+    }
 
 
 def _held_by_others(alias: str, keys: set[UUID]) -> set[UUID]:

@@ -122,6 +122,8 @@ class UnitOfWork:
         self.is_asked = False
         """What is written comes from beside the worker: nothing of it goes on, everything begins."""
         self.careful = False
+        self.early: dict[UUID, list[Waiter]] = {}
+        """Events of these runs that came before their waits, as far as they were read: see `waiters`."""
         self._states: dict[UUID, RunState] = {}
         self._infos: dict[UUID, RunInfo] = {}
         self._runs: list[Run] = []
@@ -460,16 +462,17 @@ class UnitOfWork:
                 *_inserts(_DELIVERY, [_DELIVERY.row(row) for row in self._deliveries]),
                 *_inserts(_EVENT, self._events),
                 *_updates(_WAITER, self._waiter_changes),
+                *_inserts(_WAITER, [_WAITER.row(row) for row in self._waiters]),
             ]
         )
-        for rows in (self._entries, self._settled, self._deliveries, self._events):
+        for rows in (self._entries, self._settled, self._deliveries, self._events, self._waiters):
             rows.clear()
         self._held_changes.clear()
         self._waiter_changes.clear()
         self._open_steps.clear()
         self._results.clear()
         self._known_results.clear()
-        insert(Waiter, self._waiters)
+        self.early.clear()
         insert(InputRequest, self._input_requests)
         insert(Attempt, self._attempts)
         insert(DeadLetter, self._dead_letters)

@@ -7,7 +7,7 @@ that is addressed to a run ahead of its wait is kept for it, in order; one that 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import cast
 from uuid import UUID
@@ -30,20 +30,15 @@ from django_workflow.protocol.steps import decode_step, encode_step
 from django_workflow.protocol.waits import encode_prompt, event_result, timeout_result
 
 
-def wait(unit: UnitOfWork, state: RunState, request: Wait) -> UUID | None:
+def wait(unit: UnitOfWork, state: RunState, request: Wait, *, first_time: bool = False) -> UUID | None:
     """Register a wait of a locked run; an event that came early ends it at once. The key of what was made; None when
-    the wait was submitted before."""
+    the wait was submitted before. `first_time` promises that it was not."""
     if not state.alive:
         raise run_ended(state.run_id)
     wake_up(unit, state, unit.now)
-    if unit.has_result(state, request.step.step_id) or _is_registered(unit, state, request):
-        return None  # submitted again
-    early = (
-        Waiter.objects.using(unit.alias)
-        .filter(run_id=state.key, event_id=request.event_id, state=Waiter.State.EARLY)
-        .order_by("created_at", "pk")
-        .first()
-    )
+    if not first_time and (unit.has_result(state, request.step.step_id) or _is_registered(unit, state, request)):
+        return None
+    early = _take_early(unit, state, request.event_id)
     if early is not None:
         Waiter.objects.using(unit.alias).filter(pk=early.pk).update(
             state=Waiter.State.CONSUMED,
@@ -79,6 +74,24 @@ def wait(unit: UnitOfWork, state: RunState, request: Wait) -> UUID | None:
         )
     _show_waiting(unit, state, request)
     return waiter.pk
+
+
+def read_early(unit: UnitOfWork, run_keys: Collection[UUID]) -> None:
+    """Read at once the events that came before their waits, of locked runs that are about to wait."""
+    unit.early |= {key: [] for key in run_keys}
+    events = Waiter.objects.using(unit.alias).filter(run_id__in=run_keys, state=Waiter.State.EARLY)
+    for event in events.order_by("created_at", "pk"):
+        unit.early[event.run_id].append(event)
+
+
+def _take_early(unit: UnitOfWork, state: RunState, event_id: str) -> Waiter | None:
+    if state.key not in unit.early:
+        read_early(unit, [state.key])
+    events = unit.early[state.key]
+    event = next((event for event in events if event.event_id == event_id), None)
+    if event is not None:
+        events.remove(event)
+    return event
 
 
 def _is_registered(unit: UnitOfWork, state: RunState, request: Wait) -> bool:

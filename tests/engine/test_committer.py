@@ -14,12 +14,13 @@ from django_workflow.engine import committer as committer_module
 from django_workflow.engine.committer import Committer
 from django_workflow.engine.facts import Answer, Emitted, StepStarted
 from django_workflow.engine.local_requests import Asked
+from django_workflow.engine.records import Lease
 from django_workflow.engine.short_deliveries import Room
 from django_workflow.engine.unit_of_work import After
-from django_workflow.models import Attempt, ChannelEvent, Delivery, JournalEntry, Run, Step
-from django_workflow.protocol.requests import Batch, CancelRun
+from django_workflow.models import Attempt, ChannelEvent, Delivery, JournalEntry, Run, Step, Waiter
+from django_workflow.protocol.requests import Batch, CancelRun, Wait
 from django_workflow.testing import WorkflowClock
-from tests.engine.deliveries import Hand, finish, result, start, step
+from tests.engine.deliveries import Hand, finish, message, result, start, step
 from tests.engine.workers import eventually
 
 BOUNDARIES = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET ")
@@ -382,6 +383,32 @@ class TestTrouble:
         assert JournalEntry.objects.get().run == free
         hand.write(*written.busy)
         assert JournalEntry.objects.filter(run=held).exists()
+
+
+@pytest.mark.django_db
+class TestWaits:
+    def test_many_that_begin_together_take_the_statements_of_one(self, hand: Hand) -> None:
+        counts = []
+        for runs in (1, 8):
+            for number in range(runs):
+                start(f"waits-{runs}-{number}")
+            leases = hand.claim()
+            hand.writer.cache.load(lease.run_key for lease in leases if lease.run_key)  # as a worker's claims do
+            facts = [hand.settlement(lease, self.wait(lease)) for lease in leases]
+            with CaptureQueriesContext(connection) as captured:
+                hand.write(*facts)
+            counts.append(len(statements(captured)))
+            assert len(leases) == runs
+        assert Waiter.objects.waiting().count() == 9
+        assert counts[1] <= counts[0] or connection.vendor not in ("sqlite", "postgresql")
+        assert counts[0] <= 9
+
+    @staticmethod
+    def wait(lease: Lease) -> Wait:
+        assert lease.run_key is not None
+        run_id = Run.objects.get(pk=lease.run_key).run_id
+        waiting = step(1, None, step_type="Wait", wait_event_id="go")
+        return Wait(event_id="go", message=message(run_id), step=waiting, timeout=60)
 
 
 @pytest.mark.django_db
