@@ -77,7 +77,7 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
     )
     readonly_fields = fields
     change_list_template = "django_workflow/admin/dead_letters.html"
-    change_form_template = "django_workflow/admin/dead_letter.html"
+    change_form_template = "django_workflow/admin/with_buttons.html"
 
     # The list
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, IntegerField, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -19,6 +23,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from django_workflow.admin.base import ReadOnlyAdmin, time_cell
 from django_workflow.admin.confirm import Confirmation, Line, ask, is_confirmed, reason_of
 from django_workflow.admin.own_page import admin_url
+from django_workflow.admin.run_actions import Button
 from django_workflow.admin.status import status_badge
 from django_workflow.conf import get_settings
 from django_workflow.control.history import write as note
@@ -28,7 +33,60 @@ from django_workflow.engine.writing import write
 from django_workflow.models import Delivery, FlowKey
 from django_workflow.realtime.lengths import length_text
 
-Change = Callable[[UnitOfWork, str], None]
+if TYPE_CHECKING:
+    from django.utils.functional import Promise
+
+ACTION_URL = "django_workflow_flowkey_action"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that is done to keys: the button's `text`, the doing of it, and what is said before and after.
+
+    `why_not` says why it cannot be done to a key; "": it can. `said` stands in the key's history.
+    """
+
+    text: str | Promise
+    make: Callable[[UnitOfWork, str], None]
+    why_not: Callable[[FlowKey], str]
+    title: Callable[[int], str]
+    done: Callable[[int], str]
+    said: str | Promise
+    explanation: str | Promise = ""
+
+
+_CHANGES = {
+    "pause": Change(
+        text=gettext_lazy("Pause"),
+        make=flow_control.pause,
+        why_not=lambda key: _("It is paused already.") if key.paused else "",
+        title=lambda number: ngettext("Pause %d flow-control key", "Pause %d flow-control keys", number) % number,
+        done=lambda number: ngettext("%d key was paused.", "%d keys were paused.", number) % number,
+        said=gettext_lazy("Paused."),
+        explanation=gettext_lazy(
+            "What is in flight goes on. Everything else of these keys waits until they are resumed."
+        ),
+    ),
+    "resume": Change(
+        text=gettext_lazy("Resume"),
+        make=flow_control.resume,
+        why_not=lambda key: "" if key.paused else _("It is not paused."),
+        title=lambda number: ngettext("Resume %d flow-control key", "Resume %d flow-control keys", number) % number,
+        done=lambda number: ngettext("%d key was resumed.", "%d keys were resumed.", number) % number,
+        said=gettext_lazy("Resumed."),
+    ),
+    "reset": Change(
+        text=gettext_lazy("Reset"),
+        make=flow_control.reset,
+        why_not=lambda key: "" if key.rate is not None else _("It has no rate."),
+        title=lambda number: ngettext("Reset %d flow-control key", "Reset %d flow-control keys", number) % number,
+        done=lambda number: ngettext("%d key was reset.", "%d keys were reset.", number) % number,
+        said=gettext_lazy("The rate's window was reset."),
+        explanation=gettext_lazy(
+            "As many may start at once as a whole period allows; the next start opens a new window."
+        ),
+    ),
+}
 
 
 @admin.register(FlowKey)
@@ -40,6 +98,7 @@ class FlowKeyAdmin(ReadOnlyAdmin[FlowKey]):
     readonly_fields = fields
     actions = ("pause", "resume", "reset")
     change_list_template = "django_workflow/admin/change_list.html"
+    change_form_template = "django_workflow/admin/with_buttons.html"
 
     def get_queryset(self, request: HttpRequest) -> Any:
         queryset = super().get_queryset(request)
@@ -99,81 +158,88 @@ class FlowKeyAdmin(ReadOnlyAdmin[FlowKey]):
         url = admin_url(self, "run_changelist", query={"flow_key__exact": key.key})
         return format_html('<a href="{}">{}</a>', url, _("Runs of this key"))
 
-    # Actions
+    # Actions: of the list, and by the buttons of a key
 
     def has_pause_permission(self, request: HttpRequest) -> bool:
         return not get_settings().is_hosted and bool(request.user.has_perm("django_workflow.pause_flowkey"))
 
     @admin.action(description=gettext_lazy("Pause: let nothing more through"), permissions=["pause"])
     def pause(self, request: HttpRequest, keys: QuerySet[FlowKey]) -> HttpResponse | None:
-        return self._change(
-            request,
-            keys,
-            flow_control.pause,
-            title=lambda number: ngettext("Pause %d flow-control key", "Pause %d flow-control keys", number) % number,
-            why_not=lambda key: _("It is paused already.") if key.paused else "",
-            done=lambda number: ngettext("%d key was paused.", "%d keys were paused.", number) % number,
-            said=_("Paused."),
-            explanation=_("What is in flight goes on. Everything else of these keys waits until they are resumed."),
-        )
+        return self._change(request, keys, _CHANGES["pause"], request.get_full_path())
 
     @admin.action(description=gettext_lazy("Resume: let through what the limits allow"), permissions=["pause"])
     def resume(self, request: HttpRequest, keys: QuerySet[FlowKey]) -> HttpResponse | None:
-        return self._change(
-            request,
-            keys,
-            flow_control.resume,
-            title=lambda number: ngettext("Resume %d flow-control key", "Resume %d flow-control keys", number) % number,
-            why_not=lambda key: "" if key.paused else _("It is not paused."),
-            done=lambda number: ngettext("%d key was resumed.", "%d keys were resumed.", number) % number,
-            said=_("Resumed."),
-        )
+        return self._change(request, keys, _CHANGES["resume"], request.get_full_path())
 
     @admin.action(description=gettext_lazy("Reset: forget the rate's window"), permissions=["pause"])
     def reset(self, request: HttpRequest, keys: QuerySet[FlowKey]) -> HttpResponse | None:
-        return self._change(
-            request,
-            keys,
-            flow_control.reset,
-            title=lambda number: ngettext("Reset %d flow-control key", "Reset %d flow-control keys", number) % number,
-            why_not=lambda key: "" if key.rate is not None else _("It has no rate."),
-            done=lambda number: ngettext("%d key was reset.", "%d keys were reset.", number) % number,
-            said=_("The rate's window was reset."),
-            explanation=_("As many may start at once as a whole period allows; the next start opens a new window."),
-        )
+        return self._change(request, keys, _CHANGES["reset"], request.get_full_path())
 
-    def _change(
+    def get_urls(self) -> list[URLPattern]:
+        view: Any = self.admin_site.admin_view(self.action_view)
+        return [path("<uuid:key>/do/<slug:name>/", view, name=ACTION_URL), *super().get_urls()]
+
+    def action_view(self, request: HttpRequest, key: UUID, name: str) -> HttpResponse:
+        """The page that asks before a key is changed by its button, and then does it."""
+        found = self.get_queryset(request).filter(pk=key)
+        if name not in _CHANGES or not self.has_view_permission(request) or not found.exists():
+            raise Http404
+        if not self.has_pause_permission(request):
+            raise PermissionDenied
+        back = admin_url(self, "flowkey_change", key)
+        return self._change(request, found, _CHANGES[name], back) or HttpResponseRedirect(back)
+
+    def render_change_form(
         self,
         request: HttpRequest,
-        keys: QuerySet[FlowKey],
-        change: Change,
-        *,
-        title: Callable[[int], str],
-        why_not: Callable[[FlowKey], str],
-        done: Callable[[int], str],
-        said: str,
-        explanation: str = "",
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: FlowKey | None = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context["title"] = _("Flow-control key")
+            context["buttons"] = self._buttons(request, obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def _buttons(self, request: HttpRequest, key: FlowKey) -> list[Button]:
+        if not self.has_pause_permission(request):
+            return []
+        names = ("resume" if key.paused else "pause", "reset")
+        return [
+            Button(
+                name,
+                str(_CHANGES[name].text),
+                admin_url(self, "flowkey_action", key.pk, name),
+                _CHANGES[name].why_not(key),
+            )
+            for name in names
+        ]
+
+    def _change(
+        self, request: HttpRequest, keys: QuerySet[FlowKey], change: Change, back_url: str
     ) -> HttpResponse | None:
         """Change the keys for which there is no reason not to, after asking, and note who did it and why."""
         rows = list(keys)
-        reasons = {key.pk: why_not(key) for key in rows}
+        reasons = {key.pk: change.why_not(key) for key in rows}
         chosen = [key for key in rows if not reasons[key.pk]]
         if not is_confirmed(request):
             confirmation = Confirmation(
-                title=title(len(chosen)),
-                explanation=explanation,
+                title=change.title(len(chosen)),
+                explanation=str(change.explanation),
                 affected=[Line(key.key, remark=self._use(key)) for key in chosen],
                 skipped=[Line(key.key, remark=reasons[key.pk]) for key in rows if reasons[key.pk]],
-                keep_url=request.get_full_path(),
+                keep_url=back_url,
             )
             return ask(self, request, confirmation)
         reason = reason_of(request)
         for key in chosen:
             name = key.key
-            write(get_settings().database, lambda unit, name=name: change(unit, name))  # type: ignore[misc]
-            note(key, by=request.user, message=said, reason=reason)
+            write(get_settings().database, lambda unit, name=name: change.make(unit, name))  # type: ignore[misc]
+            note(key, by=request.user, message=str(change.said), reason=reason)
         if chosen:
-            self.message_user(request, done(len(chosen)), messages.SUCCESS)
+            self.message_user(request, change.done(len(chosen)), messages.SUCCESS)
         return None
 
     def _use(self, key: FlowKey) -> str:

@@ -75,7 +75,7 @@ class ScheduleAdmin(ReadOnlyAdmin[Schedule]):
     )
     readonly_fields = fields
     change_list_template = "django_workflow/admin/change_list.html"
-    change_form_template = "django_workflow/admin/schedule.html"
+    change_form_template = "django_workflow/admin/with_buttons.html"
 
     # Rights: made and deleted by who may add and delete; changed when it is not code that declares it.
 
@@ -146,7 +146,7 @@ class ScheduleAdmin(ReadOnlyAdmin[Schedule]):
         """When it fired last, and the run that came of it, as far as that is kept."""
         run = lookup.runs().filter(run_id=schedule.last_run_id).first() if schedule.last_run_id else None
         link = run_link(run, self.admin_site) or schedule.last_run_id
-        return format_html("{} {}", time_cell(schedule.last_at) or "", link).strip() or _("never")
+        return format_html("{} {}", time_cell(schedule.last_at) or "", link).strip() or _("not by the clock yet")
 
     @admin.display(description=gettext_lazy("queue"))
     def queue(self, schedule: Schedule) -> str | None:

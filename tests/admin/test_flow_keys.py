@@ -7,6 +7,7 @@ from django.test import Client
 from django.utils import timezone
 
 from django_workflow.models import FlowKey
+from django_workflow.protocol.identifiers import uuid7
 from tests.admin.builders import make_user
 
 LIST = "/admin/django_workflow/flowkey/"
@@ -53,10 +54,33 @@ def test_a_key_is_resumed_and_its_rate_reset(client: Client, db: None) -> None:
     assert LogEntry.objects.count() == 2
 
 
+def test_the_page_of_a_key_has_its_buttons(client: Client, db: None) -> None:
+    client.force_login(make_user("ann", "view_flowkey", "pause_flowkey"))
+    key = FlowKey.objects.create(key="card")
+    url = f"{LIST}{key.pk}/change/"
+    page = client.get(url)
+    assert [(button.name, button.why_not) for button in page.context["buttons"]] == [
+        ("pause", ""),
+        ("reset", "It has no rate."),
+    ]
+    pause = page.context["buttons"][0].url
+    asked = client.get(pause).content.decode()
+    assert 'value="Pause 1 flow-control key"' in asked
+    assert f'href="{url}"' in asked  # the way back
+    assert client.post(pause, {"confirmed": "yes", "reason": "down"})["Location"] == url
+    key.refresh_from_db()
+    assert key.paused
+    assert [button.name for button in client.get(url).context["buttons"]] == ["resume", "reset"]
+    assert client.get(f"{LIST}{key.pk}/do/explode/").status_code == 404
+    assert client.get(f"{LIST}{uuid7()}/do/pause/").status_code == 404
+
+
 def test_without_the_permission_there_is_no_action_and_none_is_taken(viewing: Client) -> None:
     key = FlowKey.objects.create(key="card")
     assert 'value="pause"' not in viewing.get(LIST).content.decode()
     act(viewing, "pause", key, confirmed="yes")
+    assert viewing.get(f"{LIST}{key.pk}/change/").context["buttons"] == []
+    assert viewing.post(f"{LIST}{key.pk}/do/pause/", {"confirmed": "yes"}).status_code == 403
     key.refresh_from_db()
     assert not key.paused
 
