@@ -19,7 +19,7 @@ from django_workflow.admin.base import ReadOnlyAdmin, time_cell
 from django_workflow.admin.own_page import admin_url
 from django_workflow.admin.status import status_badge
 from django_workflow.control import bulk
-from django_workflow.control.action import may
+from django_workflow.control.actions import ACTIONS, may
 from django_workflow.models import BulkOperation, Run
 from django_workflow.realtime.lengths import length_text
 
@@ -30,11 +30,22 @@ _BADGES = {
 }
 
 
+class ActionFilter(admin.SimpleListFilter):
+    title = gettext_lazy("action")
+    parameter_name = "action"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        return [(action.name, action.title) for action in ACTIONS.values() if action.in_bulk]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.filter(action=self.value()) if self.value() else queryset
+
+
 @admin.register(BulkOperation)
 class BulkOperationAdmin(ReadOnlyAdmin[BulkOperation]):
     list_display = ("state_column", "name_column", "result_column", "by_column", "started_column")
     list_display_links = None  # the name is the link: to the page that tells how far it is
-    list_filter = ("state", "action")
+    list_filter = ("state", ActionFilter)
     search_fields = ("name", "by_name", "reason")
     search_help_text = gettext_lazy("Name of the operation, who started it, or the reason.")
     ordering = ("-created_at",)

@@ -1052,7 +1052,7 @@ class Migration(migrations.Migration):
                 (
                     "state",
                     models.CharField(
-                        choices=[("running", "Running"), ("done", "Done"), ("aborted", "Aborted")],
+                        choices=[("running", "Running"), ("done", "Done"), ("aborted", "Stopped")],
                         default="running",
                         max_length=10,
                         verbose_name="state",

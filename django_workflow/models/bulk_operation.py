@@ -29,7 +29,7 @@ class BulkOperation(models.Model):
     class State(models.TextChoices):
         RUNNING = "running", _("Running")
         DONE = "done", _("Done")
-        ABORTED = "aborted", _("Aborted")
+        ABORTED = "aborted", _("Stopped")
 
     id = key_field()
     name = models.CharField(_("name"), max_length=200)

@@ -47,6 +47,15 @@ def test_an_operation_is_listed_with_what_came_of_it(client: Client, ann: User) 
     assert LIST in client.get("/admin/django_workflow/run/").content.decode()
 
 
+def test_the_list_is_narrowed_to_an_action(client: Client, ann: User) -> None:
+    canceled_by(ann)
+    client.force_login(ann)
+    assert names(client) == ["ann"]
+    assert "Resume from the failed step" in client.get(LIST).content.decode()
+    assert len(client.get(LIST, {"action": "cancel"}).context["cl"].result_list) == 1
+    assert len(client.get(LIST, {"action": "resume"}).context["cl"].result_list) == 0
+
+
 def test_those_of_others_need_a_permission(client: Client, ann: User) -> None:
     canceled_by(ann)
     foreign = canceled_by(None)

@@ -260,7 +260,7 @@ def test_many_runs_are_done_in_the_background_with_progress_and_can_be_stopped(
     assert "Stop" in progress
     assert root.post(url).status_code == 302
     over = root.get(url).content.decode()
-    assert "Aborted" in over
+    assert "Stopped" in over
     assert "data-over" in over
     assert Run.objects.filter(status=Run.Status.CANCELED).count() == 3
 
