@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import re
 import select
 import socket
@@ -18,24 +19,28 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from functools import partial
+from typing import Any, NoReturn, TypeVar, cast
 
 import httpcore
 import httpx
 
 from django_workflow.conf import Settings, get_settings
 from django_workflow.engine.call_guard import CallRefused, Guard, address_of, guard_of
+from django_workflow.engine.http_connections import KeptConnections
 from django_workflow.protocol.headers import canonical
 
 MAX_CONNECT_SECONDS = 10.0
 """Longest try of one of a host's addresses, so that the next one gets its turn."""
 
-KEEPALIVE_SECONDS = 4.0
-"""Below the 5 s after which many servers (Node.js, uvicorn) close an idle connection."""
+LARGEST_TOGETHER = 64 * 1024
+"""Bytes of a request that are sent with one call of the system."""
 
 logger = logging.getLogger("django_workflow.engine")
+
+T = TypeVar("T")
 
 # What family, type, protocol and address a socket needs; the items of socket.getaddrinfo.
 Resolve = Callable[[str, int], list[tuple[Any, ...]]]
@@ -89,15 +94,9 @@ class Network:
         # Made once: it takes 0.1 s. The bundle of certifi, or SSL_CERT_FILE and SSL_CERT_DIR of the environment.
         tls = tls or httpx.create_ssl_context()
         guard = guard_of(settings.call_allow)
-        # Two pools: a guarded call must not find a connection that was opened without the guard.
-        self._pools = {
-            guarded: httpcore.ConnectionPool(
-                ssl_context=tls,
-                max_connections=None,  # the worker's threads are the limit
-                max_keepalive_connections=concurrency,
-                keepalive_expiry=KEEPALIVE_SECONDS,
-                network_backend=_Backend(guard if guarded else None, resolve or _resolve),
-            )
+        # Apart: a guarded call must not find a connection that was opened without the guard.
+        self._kept = {
+            guarded: KeptConnections(tls, _Backend(guard if guarded else None, resolve or _resolve), concurrency)
             for guarded in (False, True)
         }
 
@@ -113,7 +112,7 @@ class Network:
             request = _Request.of(method, url, headers, body)
             where = request.where
             with _deadline(timeout):
-                return self._exchange(self._pools[guarded], request)
+                return self._exchange(self._kept[guarded], request)
         except (_Unsendable, CallRefused) as error:
             return HttpAnswer(0, error=str(error))
         except _TooLarge as error:
@@ -134,16 +133,23 @@ class Network:
 
     def close(self) -> None:
         """Close all connections."""
-        for pool in self._pools.values():
-            pool.close()
+        for kept in self._kept.values():
+            kept.close()
 
-    def _exchange(self, pool: httpcore.ConnectionPool, request: _Request) -> HttpAnswer:
-        with pool.stream(request.method, request.url, headers=request.headers, content=request.body) as response:
-            headers: dict[str, list[str]] = {}
-            for name, value in response.headers:
-                headers.setdefault(canonical(name.decode("latin-1")), []).append(value.decode("latin-1"))
-            body = self._read(response.iter_stream(), headers)
-            return HttpAnswer(response.status, headers, body)
+    def _exchange(self, kept: KeptConnections, request: _Request) -> HttpAnswer:
+        connection = kept.take(request.url.origin)
+        try:
+            sent = httpcore.Request(request.method, request.url, headers=request.headers, content=request.body)
+            response = connection.handle_request(sent)
+            try:
+                headers: dict[str, list[str]] = {}
+                for name, value in response.headers:
+                    headers.setdefault(canonical(name.decode("latin-1")), []).append(value.decode("latin-1"))
+                return HttpAnswer(response.status, headers, self._read(response.iter_stream(), headers))
+            finally:
+                response.close()
+        finally:
+            kept.give_back(connection, request.url.origin)
 
     def _read(self, chunks: Iterable[bytes], headers: dict[str, list[str]]) -> bytes:
         limit = self.max_body_bytes
@@ -388,33 +394,59 @@ def _connect(sock: socket.socket, address: tuple[Any, ...], timeout: float) -> _
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection whose every operation ends by the deadline of the thread that uses it."""
+    """A connection whose every operation ends by the deadline of the thread that uses it.
+
+    The socket does not block: each call of the system lets go of Python's interpreter lock, and in a busy worker it
+    takes long to get it back. So there are few of them, and what is written waits to be sent together.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
         self._socket = sock
+        self._unsent = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        self._socket.settimeout(_left(httpcore.ReadTimeout))
+        with suppress(httpcore.WriteError):  # the peer may have answered before it closed
+            self._flush()
+        if not isinstance(self._socket, ssl.SSLSocket):  # which may have read already what is asked for
+            self._wait(to_write=False, late=httpcore.ReadTimeout)
         try:
-            return self._socket.recv(max_bytes)
-        except TimeoutError as error:
-            raise httpcore.ReadTimeout from error
+            return self._retry(partial(self._socket.recv, max_bytes), httpcore.ReadTimeout)
         except OSError as error:
             raise httpcore.ReadError(_reason(error)) from error
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        view = memoryview(buffer)
-        while view:
-            self._socket.settimeout(_left(httpcore.WriteTimeout))
-            try:
-                view = view[self._socket.send(view) :]
-            except TimeoutError as error:
-                raise httpcore.WriteTimeout from error
-            except OSError as error:
-                raise httpcore.WriteError(_reason(error)) from error
+        """Send it now, or with what is written next: at the latest, before something is read."""
+        self._unsent += buffer
+        if len(self._unsent) > LARGEST_TOGETHER:
+            self._flush()
 
     def close(self) -> None:
         self._socket.close()
+
+    def _flush(self) -> None:
+        view, self._unsent = memoryview(self._unsent), b""
+        try:
+            while view:
+                view = view[self._retry(partial(self._socket.send, view), httpcore.WriteTimeout) :]
+        except OSError as error:
+            raise httpcore.WriteError(_reason(error)) from error
+
+    def _retry(self, operation: Callable[[], T], late: type[httpcore.TimeoutException]) -> T:
+        """The operation's result, as soon as the socket is ready for it."""
+        while True:
+            try:
+                return operation()
+            except ssl.SSLWantReadError:
+                self._wait(to_write=False, late=late)
+            except ssl.SSLWantWriteError:
+                self._wait(to_write=True, late=late)
+            except BlockingIOError:
+                self._wait(to_write=late is httpcore.WriteTimeout, late=late)
+
+    def _wait(self, *, to_write: bool, late: type[httpcore.TimeoutException]) -> None:
+        if not _is_ready(self._socket, to_write, _left(late)):
+            raise late
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
@@ -433,17 +465,17 @@ class _Stream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # of an idle connection: the peer closed it
-            return _is_readable(self._socket)
+            return self._socket.fileno() < 0 or _is_ready(self._socket, False, 0)
         if info == "ssl_object":
             return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
         return None
 
 
-def _is_readable(sock: socket.socket) -> bool:
-    if sock.fileno() < 0:
-        return True
+def _is_ready(sock: socket.socket, to_write: bool, seconds: float) -> bool:
+    """Whether a socket can be written to (or read from) within so many seconds; an error is ready too."""
     if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([sock], [], [], 0)[0])
+        ready = select.select([] if to_write else [sock], [sock] if to_write else [], [sock], seconds)
+        return any(ready)
     poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    poll.register(sock, select.POLLOUT if to_write else select.POLLIN)
+    return bool(poll.poll(math.ceil(seconds * 1000)))

@@ -617,6 +617,58 @@ def test_all_threads_of_a_worker_call_at_once(serve: Callable[..., Server]) -> N
     network.close()
 
 
+def test_a_request_is_sent_with_one_call_of_the_system(
+    network: Network, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each lets go of the interpreter lock, and a busy worker's thread waits to get it back."""
+    sent: list[int] = []
+    server = serve(OK)
+    send = socket.socket.send
+
+    class Counting(socket.socket):
+        def send(self, data: Any, flags: int = 0) -> int:
+            sent.append(len(data))
+            return send(self, data, flags)
+
+    monkeypatch.setattr(module.socket, "socket", Counting)
+    assert network.send("POST", server.url(), {}, b"x" * 2000, SOON, guarded=False).status == 200
+    assert len(sent) == 1
+    assert server.requests[0].endswith(b"x" * 2000)
+
+
+@pytest.mark.parametrize("size", [0, 1, module.LARGEST_TOGETHER, 3_000_000])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_bodies_of_any_size_go_both_ways(
+    serve: Callable[..., Server], authority: tuple[ssl.SSLContext, ssl.SSLContext], size: int, secure: bool
+) -> None:
+    def echo(peer: Peer) -> None:
+        while request := peer.receive():
+            body = request.partition(b"\r\n\r\n")[2]
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    server = serve(echo, authority[0] if secure else None)
+    network = Network(settings=Settings(), tls=authority[1], resolve=names(shop_example="127.0.0.1"))
+    body = bytes(range(256)) * (size // 256) + b"." * (size % 256)
+    for _ in range(2):
+        url = server.url(host="shop.example")
+        assert network.send("POST", url, {}, body, SOON, guarded=False) == HttpAnswer(
+            200, {"Content-Length": [str(size)]}, body
+        )
+    assert server.connections == 1
+    network.close()
+
+
+def test_an_answer_counts_although_the_peer_stopped_reading(network: Network) -> None:
+    ours, peer = socket.socketpair()
+    peer.sendall(b"too large")
+    peer.close()
+    stream = module._Stream(ours)
+    stream.write(b"request")
+    with module._deadline(SOON):
+        assert stream.read(100) == b"too large"
+    stream.close()
+
+
 def test_proxies_of_the_environment_are_not_used(
     monkeypatch: pytest.MonkeyPatch, network: Network, serve: Callable[..., Server]
 ) -> None:
