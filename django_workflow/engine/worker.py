@@ -49,6 +49,7 @@ from django_workflow.engine.records import Lease
 from django_workflow.engine.session import Session
 from django_workflow.engine.shared import remember, send_signals, shared_cache
 from django_workflow.engine.short_deliveries import MOST_READY, Durations, Room, Runner, ShortDeliveries
+from django_workflow.engine.timers import Timers
 from django_workflow.engine.unit_of_work import After
 from django_workflow.engine.wake import Bell, Listeners
 from django_workflow.kept_connections import KeptConnections
@@ -75,6 +76,7 @@ class Worker:
         self._listeners = Listeners(self.alias)
         self._leases: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
         self._durations = Durations()
+        self._timers = Timers(self.alias)
         self._announcements: queue.SimpleQueue[After | None] = queue.SimpleQueue()
         self._lock = Lock()
         self._connections = KeptConnections()
@@ -237,9 +239,8 @@ class Worker:
 
     def _claim_once(self) -> tuple[float, bool]:
         now = self._clock.now()
-        for after in (cycle.end_overdue_waits(self.alias, now), cycle.fire_schedules(self.alias, now)):
-            if after is not None:
-                self._committed(after)
+        for after in self._timers.keep(now):
+            self._committed(after)
         free = self.concurrency * 2 - self._in_flight
         assert self.key is not None
         claimed = claim(self.alias, self.key, now, free)
@@ -249,7 +250,7 @@ class Worker:
         with suppress(DatabaseError):  # then each delivery reads its own
             shared_cache(self.alias).load(lease.run_key for lease in claimed.leases if lease.run_key is not None)
         self._take(claimed.leases)
-        instants = [at for at in (claimed.next_due_at, cycle.next_timer(self.alias)) if at is not None]
+        instants = [at for at in (claimed.next_due_at, self._timers.next_at) if at is not None]
         pause = min(((at - self._clock.now()).total_seconds() for at in instants), default=IDLE_POLL)
         return (IDLE_POLL if free <= 0 else max(pause, 0.001)), bool(claimed.leases)
 
