@@ -98,6 +98,11 @@ def withdraw(alias: str, writer: Writer) -> None:
         del _writers[alias]
 
 
+def is_offered(alias: str) -> bool:
+    """Whether a worker of this process writes for others."""
+    return alias in _writers
+
+
 def ask(alias: str, request: EngineRequest[Any]) -> tuple[Asked, Callable[[], bool]] | None:
     """Have this process's worker do this; what to wait for, and whether that can still come. None: nobody takes it.
 
@@ -116,6 +121,11 @@ def ask(alias: str, request: EngineRequest[Any]) -> tuple[Asked, Callable[[], bo
 def _is_usual(request: Batch | Notify) -> bool:
     if isinstance(request, Notify):
         return request.run_id is None and request.deduplication_id is None
+    return starts_runs(request)
+
+
+def starts_runs(request: Batch) -> bool:
+    """Whether all that it asks for is to start runs, without limits or anything else that has to be looked at."""
     return all(map(_starts_a_run, request.messages))
 
 

@@ -6,6 +6,7 @@ Called by `transport` (from this process) and by the HTTP door, inside a unit of
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
@@ -112,18 +113,26 @@ def start_together(unit: UnitOfWork, starts: Sequence[Asked]) -> None:
 
     As long as the worker has room, their first calls are leased to it at once.
     """
-    names = {_run_id(message) for start in starts for message in _messages(start)}
+    answers = iter(start_all(unit, [message for start in starts for message in _messages(start)], leased=True))
+    for start in starts:
+        start.answer = tuple(islice(answers, len(_messages(start))))
+
+
+def start_all(unit: UnitOfWork, messages: Sequence[Message], *, leased: bool = False) -> tuple[Published, ...]:
+    """Start a run for each message, unless there is one of that id; the answers in their order.
+
+    An IntegrityError of the unit's flush says that another process has started one of them meanwhile.
+    """
+    names = [_run_id(message) for message in messages]
     rows = Run.objects.using(unit.alias).filter(run_id__in=names).only("pk", "run_id", "created_at")
     known = {run.run_id: run for run in rows}
-    for start in starts:
-        answers = []
-        for message in _messages(start):
-            run_id = _run_id(message)
-            is_known = run_id in known
-            if not is_known:
-                known[run_id] = intake.start_run(unit, message, leased=True)
-            answers.append(_started(known[run_id], deduplicated=is_known))
-        start.answer = tuple(answers)
+    answers = []
+    for run_id, message in zip(names, messages, strict=True):
+        is_known = run_id in known
+        if not is_known:
+            known[run_id] = intake.start_run(unit, message, leased=leased)
+        answers.append(_started(known[run_id], deduplicated=is_known))
+    return tuple(answers)
 
 
 def _started(run: Run, *, deduplicated: bool) -> Published:

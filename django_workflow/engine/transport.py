@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 from asgiref.sync import sync_to_async
-from django.db import connections
+from django.db import IntegrityError, connections
 
 from django_workflow.client.carried import current_carried
 from django_workflow.client.session import current_session
@@ -40,8 +40,9 @@ from django_workflow.engine.facts import Answer, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.http_api.schedules import infos as schedule_infos
 from django_workflow.engine.journal_cache import JournalCache
-from django_workflow.engine.local_requests import Asked, ask
-from django_workflow.engine.publishing import accept_all
+from django_workflow.engine.leases import warn_without_worker
+from django_workflow.engine.local_requests import Asked, ask, is_offered, starts_runs
+from django_workflow.engine.publishing import accept_all, start_all
 from django_workflow.engine.records import from_unix
 from django_workflow.engine.runs import end_run, show_progress, wake_up
 from django_workflow.engine.session import Session
@@ -170,13 +171,15 @@ class EngineTransport:
             answer = asked[0].wait(asked[1])
             if answer is not None:
                 return cast(R, answer)
+        if isinstance(request, Batch) and starts_runs(request) and (started := self._start(request)) is not None:
+            return cast(R, started)
         handler = self._handlers.get(type(request))
         if handler is None:
             raise EngineError(f"The embedded engine does not know {type(request).__name__}.", status=404)
         return cast(R, write(self.alias, lambda unit: handler(unit, request)))
 
     async def asend(self, request: EngineRequest[R]) -> R:
-        if current_session.get() is None and isinstance(request, Batch | Notify):
+        if current_session.get() is None and isinstance(request, Batch | Notify) and is_offered(self.alias):
             # On the thread whose transaction this may belong to; only the waiting is done here.
             asked = await sync_to_async(self._ask)(request)
             if asked is not None and (answer := await asked[0].await_(asked[1])) is not None:
@@ -188,6 +191,20 @@ class EngineTransport:
         if isinstance(request, Batch | Notify):
             _check_limits(request)
         return ask(self.alias, request)
+
+    def _start(self, request: Batch) -> tuple[Published, ...] | None:
+        """Start runs, all in one go. None: it has to be done one by one, as another process is about the same."""
+
+        def change(unit: UnitOfWork) -> tuple[Published, ...]:
+            answers = start_all(unit, request.messages)
+            warn_without_worker(self.alias, unit.now)
+            return answers
+
+        _check_limits(request)
+        try:
+            return write(self.alias, change)
+        except IntegrityError:
+            return None
 
     @contextmanager
     def atomic(self) -> Iterator[None]:
