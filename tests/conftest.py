@@ -1,4 +1,4 @@
-"""Which tests run where, and the fixtures that every folder uses.
+"""The fixtures that every folder uses, and what tests need; which of them run where is told in `selection.py`.
 
 The marks are described in pyproject.toml, the environment variables in `tests/services/__init__.py`.
 """
@@ -15,13 +15,10 @@ from typing import Any
 import pytest
 
 from django_workflow.authoring.registry import registry
+from tests.selection import add_marks, is_for_another_database
 
 pytest_plugins = ["django_workflow.testing.pytest_plugin", "tests.scenarios.summary"]
 
-TESTS = Path(__file__).parent
-DATABASE = os.environ.get("WORKFLOW_TEST_DATABASE", "sqlite")
-DATABASE_MARKS = {"sqlite", "postgresql", "mariadb"}
-ON_EVERY_DATABASE = {"engine", "faults", "mirror", "models", "scenarios"}
 REQUIRE_ALL = os.environ.get("WORKFLOW_REQUIRE_ALL") == "1"
 
 
@@ -49,13 +46,11 @@ NEEDS = {
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     kept, elsewhere = [], []
     for item in items:
-        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).parts[0] in ON_EVERY_DATABASE:
-            item.add_marker("every_database")
+        add_marks(item)
         if item.get_closest_marker("redis"):
             # One process at a time: these tests share a server, and its pub/sub has no databases.
             item.add_marker(pytest.mark.xdist_group("redis"))
-        marks = {mark.name for mark in item.iter_markers()} & DATABASE_MARKS
-        (elsewhere if marks and DATABASE not in marks else kept).append(item)
+        (elsewhere if is_for_another_database(item) else kept).append(item)
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
     # Playwright leaves an event loop behind in this thread, which asynchronous tests cannot share.

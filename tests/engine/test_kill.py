@@ -15,10 +15,9 @@ from tests.effects.models import Effect
 from tests.effects.workflows import STEPS, ten_effects
 from tests.engine.workers import WorkerProcess, eventually
 
-KILLS = 20
 STEP_SECONDS = 0.02
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
 
 def finished_steps(run_id: str) -> int:
@@ -32,10 +31,12 @@ def wait_somewhere(run_id: str, dice: random.Random) -> None:
     time.sleep(dice.random() * STEP_SECONDS * 1.5)
 
 
-def test_no_result_is_lost_and_atomic_effects_happen_once_when_workers_are_killed(tmp_path: Path) -> None:
+# A few always, at the same points; what commits at every boundary do is told by tests/faults/test_killed_processes.py.
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_no_result_is_lost_and_atomic_effects_happen_once_when_workers_are_killed(tmp_path: Path, kills: int) -> None:
     dice = random.Random(20)
     handles: list[RunHandle] = []
-    for _ in range(KILLS):
+    for _ in range(kills):
         with WorkerProcess(log=tmp_path / "worker.log") as worker:
             eventually(lambda: not Run.objects.active().exists())  # what the worker before left behind
             handles.append(ten_effects.trigger(STEP_SECONDS))
@@ -44,19 +45,19 @@ def test_no_result_is_lost_and_atomic_effects_happen_once_when_workers_are_kille
     with WorkerProcess(log=tmp_path / "worker.log"):
         eventually(lambda: not Run.objects.active().exists())
 
-    assert [handle.run.error for handle in handles] == [""] * KILLS
-    assert [handle.run.status for handle in handles] == [Run.Status.SUCCESS] * KILLS
+    assert [handle.run.error for handle in handles] == [""] * kills
+    assert [handle.run.status for handle in handles] == [Run.Status.SUCCESS] * kills
     assert not Delivery.objects.exists()
     for handle in handles:
         assert handle.run.result == "[" + ",".join(f'"step {n}"' for n in range(STEPS)) + "]"
         assert finished_steps(handle.id) == STEPS
     counts = Effect.objects.filter(atomic=True).values("run_id", "step").annotate(times=Count("pk"))
     assert {row["times"] for row in counts} == {1}
-    assert len(counts) == KILLS * STEPS // 2
+    assert len(counts) == kills * STEPS // 2
     # The others run at least once: the step that was under way when its worker died may have run again.
     plain = Effect.objects.filter(atomic=False).values("run_id", "step").distinct().count()
-    assert plain == KILLS * STEPS // 2
-    assert Effect.objects.filter(atomic=False).count() <= KILLS * STEPS // 2 + KILLS
+    assert plain == kills * STEPS // 2
+    assert Effect.objects.filter(atomic=False).count() <= kills * STEPS // 2 + kills
 
 
 def test_a_worker_drains_on_sigterm_and_leaves_nothing_leased(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from django_workflow.protocol.publish import FlowControl, Message
 from tests.engine.workers import WorkerProcess, eventually
 
 ALIAS = "default"
-PATIENCE = 20.0
+PATIENCE = 60.0
 CLOSE = 0.9
 """Seconds. Starts of one window of a second may come a little late, those of the next one do not."""
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
 Behaviour = Callable[["Destination", str], int]
 """What the destination does with a request to a path: it may wait, and gives the answer's status."""

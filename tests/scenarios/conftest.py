@@ -10,6 +10,7 @@ import pytest
 from tests.scenarios.edges import Engine, InProcess, OnTheWire, embedded
 from tests.scenarios.hosted_edges import EngineApart, StubServer, apart, stub
 from tests.scenarios.summary import EDGES
+from tests.selection import edges_here
 
 __all__ = ["Engine"]
 
@@ -30,8 +31,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen = EDGES if marker is None else marker.args
     if marker is not None and not marker.kwargs.get("reason"):
         raise pytest.UsageError(f"{metafunc.definition.nodeid}: say why it runs over some edges only (reason=…).")
-    params = [pytest.param(edge, marks=pytest.mark.django_db(transaction=edge in HOSTED)) for edge in chosen]
-    metafunc.parametrize("engine", params, indirect=True)
+    metafunc.parametrize("engine", [_param(edge) for edge in edges_here(chosen)], indirect=True)
+
+
+def _param(edge: str) -> Any:
+    marks = [pytest.mark.django_db(transaction=edge in HOSTED)]
+    return pytest.param(edge, marks=[*marks, pytest.mark.heavy] if edge == "apart" else marks)
 
 
 @pytest.fixture
