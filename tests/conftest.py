@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test import TransactionTestCase
 
 from django_workflow.authoring.registry import registry
+from tests.emptying import empty_databases
 from tests.selection import add_marks, is_for_another_database
 
 pytest_plugins = ["django_workflow.testing.pytest_plugin", "tests.scenarios.summary"]
@@ -66,6 +68,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("browser"):
         # For the same event loop: Django would refuse the ORM in a thread that has one.
         os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tests_that_commit_empty_what_they_wrote() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", empty_databases)
+        yield
 
 
 @pytest.fixture(autouse=True)
