@@ -141,10 +141,6 @@ profile: $(INSTALLED)
 
 .PHONY: verify
 verify:
-	@$(MAKE) --no-print-directory -j2 $(INSTALLED) install-newest
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory types
-	@$(MAKE) --no-print-directory migrations
-	@$(MAKE) --no-print-directory docs
-	@WORKFLOW_REQUIRE_ALL=1 $(SERVICES) suite -- $(PYTEST_ARGS)
-	@$(SERVICES) newest -- $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory -j2 clients install-newest
+	@$(MAKE) --no-print-directory -j2 lint types migrations docs
+	@WORKFLOW_REQUIRE_ALL=1 $(SERVICES) suite --newest -- $(PYTEST_ARGS)

@@ -5,8 +5,10 @@ The marks are described in pyproject.toml, the environment variables in `tests/s
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +52,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         add_marks(item)
         if item.get_closest_marker("redis"):
-            # One process at a time: these tests share a server, and its pub/sub has no databases.
+            # One process at a time, see `_redis_by_itself`; so that none waits for another of the same pass.
             item.add_marker(pytest.mark.xdist_group("redis"))
         (elsewhere if is_for_another_database(item) else kept).append(item)
     if elsewhere:
@@ -74,6 +76,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _tests_that_commit_empty_what_they_wrote() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", empty_databases)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _redis_by_itself(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One test at a time, over all passes: they share a server, and its pub/sub has no databases."""
+    if request.node.get_closest_marker("redis") is None:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / "workflow-tests-with-redis.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

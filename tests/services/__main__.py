@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from tests.services import clients, packages, pairs
 from tests.services.servers import SERVERS, provide
-from tests.services.suite import PASSES, SLOW_PASSES, run_suite
+from tests.services.suite import run_suite
 
 
 def main(argv: list[str]) -> int:
@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
     run.add_argument("--durable", action="store_true", help="databases whose commits survive a power cut")
     suite = commands.add_parser("suite", help="every pass of the tests")
     suite.add_argument("--slow", action="store_true", help="the long tests instead, on durable databases")
+    suite.add_argument("--newest", action="store_true", help="the newest pair of Python and Django as well")
     commands.add_parser("install-clients", help="the official clients that tests/interop runs")
     commands.add_parser("newest", help="the unit tests on the newest pair")
     commands.add_parser("install-newest", help="make the environment of the newest pair")
@@ -40,10 +41,8 @@ def main(argv: list[str]) -> int:
             return _fail_with({"clients": clients.install()})
         case "run":
             return _run(options.only.split(","), options.durable, rest)
-        case "suite" if options.slow:
-            return run_suite(SLOW_PASSES, rest, durable=True)
         case "suite":
-            return run_suite(PASSES, rest)
+            return run_suite(rest, slow=options.slow, newest=options.newest)
         case "newest":
             return pairs.test_newest(rest)
         case "install-newest":

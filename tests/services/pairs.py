@@ -10,13 +10,12 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.services.suite import NO_TESTS, processes
+from tests.services.passes import ROOT, Pass, run_passes
 
-ROOT = Path(__file__).parent.parent.parent
 EXTRAS = ".[dev,docs,redis,postgres,mysql]"
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -25,8 +24,10 @@ DJANGOS = {"5.2": "5.2.19", "6.0": "6.0.10", "6.1": "6.1.3"}
 NOT_PAIRED = {("3.11", "6.0"), ("3.11", "6.1")}
 NEWEST = ("3.13", "6.1")
 
-# No service is needed for these, which makes a pair a matter of a minute.
+# No service is needed for these.
 MARKS = "not slow and not browser and not redis and not node and not interop"
+# `make verify` leaves out what takes long and depends on neither version; `make matrix` runs it on every pair.
+NEWEST_MARKS = f"{MARKS} and not heavy"
 
 
 @dataclass(frozen=True)
@@ -84,28 +85,30 @@ def install_newest() -> int:
     return 0
 
 
+def newest_pass() -> Pass:
+    """The tests on the newest pair, once its environment is made."""
+    return _pass(Pair(*NEWEST), ROOT / ".venv-newest", NEWEST_MARKS)
+
+
 def test_newest(arguments: list[str]) -> int:
-    pair = Pair(*NEWEST)
-    return _report({pair: _test(pair, ROOT / ".venv-newest", arguments)})
+    return _run([newest_pass()], arguments)
 
 
 def test_matrix(arguments: list[str]) -> int:
-    return _report({pair: _test(pair, ROOT / f".venv-{pair.python}-{pair.django}", arguments) for pair in ALL_PAIRS})
+    passes = [_pass(pair, ROOT / f".venv-{pair.python}-{pair.django}", MARKS) for pair in ALL_PAIRS]
+    return _run(passes, arguments, WORKFLOW_TEST_EVERYTHING="1")
 
 
-def _test(pair: Pair, folder: Path, arguments: list[str]) -> int | None:
+def _pass(pair: Pair, folder: Path, marks: str) -> Pass:
     python = environment(pair, folder)
     if python is None:
-        return None
-    print(f"\n--- {pair} ---", flush=True)
-    command = [python, "-m", "pytest", "-q", "-m", MARKS, "-n", processes(), "--dist", "loadgroup", *arguments]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+        print(f"{pair} is not run: this machine has no Python {pair.python}", flush=True)
+    return Pass(str(pair), marks, python=python)
 
 
-def _report(codes: dict[Pair, int | None]) -> int:
+def _run(passes: Sequence[Pass], arguments: list[str], **variables: str) -> int:
+    results = run_passes(passes, arguments, {**os.environ, **variables})
     print("\nResult")
-    for pair, code in codes.items():
-        word = {None: f"NOT RUN: this machine has no Python {pair.python}", 0: "passed", NO_TESTS: "has no tests"}
-        print(f"  {pair!s:28} {word.get(code, 'FAILED')}")
-    sys.stdout.flush()
-    return int(any(code not in (None, 0, NO_TESTS) for code in codes.values()))
+    for result in results:
+        print(f"  {result}")
+    return int(any(result.failed for result in results))

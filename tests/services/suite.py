@@ -1,23 +1,20 @@
-"""Every pass of `make test`, one after the other, and then one list: what passed, what failed, what could not run.
+"""Every pass of `make test`, and then one list: what passed, what failed, what could not run.
 
-A pass is one pytest process on one database. Browser tests have a pass of their own, because Playwright leaves an
-event loop behind in its thread, which asynchronous tests cannot share.
+Browser tests have a pass of their own, because Playwright leaves an event loop behind in its thread, which
+asynchronous tests cannot share. The longest pass comes first, and beside it the others one after the other.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.services import clients, packages
+from tests.services.pairs import newest_pass
+from tests.services.passes import Pass, Result, run_passes
 from tests.services.servers import SERVERS, Services, provide
 
-NO_TESTS = 5  # pytest's exit code when nothing was collected
 MISSING_TESTS = {
     "postgresql": "the tests on PostgreSQL",
     "mariadb": "the tests on MariaDB",
@@ -27,90 +24,65 @@ MISSING_TESTS = {
     "clients": "the tests of other languages (each of them failed)",
 }
 
-
-@dataclass(frozen=True)
-class Pass:
-    title: str
-    marks: str
-    database: str = "sqlite"
-    in_parallel: bool = True
-    needs: str | None = None  # a service without which the whole pass is left out
-
-
 PASSES = (
     Pass("SQLite", "not slow and not browser"),
-    Pass("Browser", "browser and not slow", in_parallel=False, needs="chromium"),
     *(
         Pass(title, f"(every_database or {name}) and not slow and not browser", database=name, needs=name)
         for name, title in (("postgresql", "PostgreSQL"), ("mariadb", "MariaDB"))
     ),
+    # A file stays in one process: the tests of one share a server.
+    Pass("Browser", "browser and not slow", distribution="loadfile", needs="chromium"),
 )
+# One after the other and in one process: these are about what happens when, and some fill the machine.
 SLOW_PASSES = (
-    Pass("Faults on SQLite", "slow", in_parallel=False),
+    Pass("Faults on SQLite", "slow", distribution=None),
     *(
-        Pass(f"Faults on {title}", f"(every_database or {name}) and slow", name, in_parallel=False, needs=name)
+        Pass(f"Faults on {title}", f"(every_database or {name}) and slow", name, distribution=None, needs=name)
         for name, title in (("postgresql", "PostgreSQL"), ("mariadb", "MariaDB"))
     ),
 )
 
 
-def run_suite(passes: tuple[Pass, ...], arguments: list[str], *, durable: bool = False) -> int:
-    """Run `passes` with extra pytest `arguments`; returns an exit code.
+def run_suite(arguments: list[str], *, slow: bool = False, newest: bool = False) -> int:
+    """Run every pass with extra pytest `arguments`; returns an exit code.
 
-    With WORKFLOW_REQUIRE_ALL=1 a missing service is a failure.
+    `slow` runs the long tests instead, on durable databases; `newest` adds the newest pair of Python and Django. With
+    WORKFLOW_REQUIRE_ALL=1 a missing service is a failure.
     """
+    passes = SLOW_PASSES if slow else PASSES
     missing = packages.install(["chromium", "node"])
     if reason := clients.install():
         missing["clients"] = reason
-    with provide(list(SERVERS), durable=durable) as services:
+    if newest:
+        passes = (*passes, newest_pass())
+    with provide(list(SERVERS), durable=slow) as services:
         missing.update(services.missing)
         for name, url in services.urls.items():
             print(f"{name}: {services.origins[name]} at {url.rpartition('@')[2]}", flush=True)
-        results = [(each, *_run_pass(each, services, missing, arguments)) for each in passes]
+        environment = {**services.environment(), "WORKFLOW_TEST_SKIPS": str(_skips_file(services))}
+        possible = [each for each in passes if each.needs not in missing]
+        results = run_passes(possible, arguments, environment, at_once=1 if slow else 2)
+        results += [Result(each.title, None) for each in passes if each not in possible]
         skips = _skips(services)
 
     print("\nResult")
-    for each, code, seconds in results:
-        word = {None: "not run", 0: "passed", NO_TESTS: "has no tests"}.get(code, "FAILED")
-        print(f"  {each.title:22} {word:14} {seconds:5.0f} s")
+    for result in results:
+        print(f"  {result}")
     print("\nNot run")
     for name, reason in missing.items():
         print(f"  {MISSING_TESTS[name]}: {reason}")
     for reason, count in skips.most_common():
         print(f"  {count} skipped: {reason}")
-    if passes is PASSES:
+    if not slow:
         print("  the long tests (make test-faults)")
     elif not missing and not skips:
         print("  nothing was left out")
 
-    failed = any(code not in (None, 0, NO_TESTS) for _, code, _ in results)
+    failed = any(result.failed for result in results)
     if missing and os.environ.get("WORKFLOW_REQUIRE_ALL") == "1":
         print("\nServices are missing, and WORKFLOW_REQUIRE_ALL makes that a failure.")
         failed = True
     return int(failed)
-
-
-def _run_pass(
-    each: Pass, services: Services, missing: dict[str, str], arguments: list[str]
-) -> tuple[int | None, float]:
-    if each.needs in missing:
-        return None, 0.0
-    print(f"\n--- {each.title} ---", flush=True)
-    environment = {
-        **services.environment(),
-        "WORKFLOW_TEST_DATABASE": each.database,
-        "WORKFLOW_TEST_SKIPS": str(_skips_file(services)),
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-m", each.marks]
-    if each.in_parallel:
-        command += ["-n", processes(), "--dist", "loadgroup"]
-    started = time.monotonic()
-    code = subprocess.run([*command, *arguments], env=environment, check=False).returncode
-    return code, time.monotonic() - started
-
-
-def processes() -> str:
-    return os.environ.get("WORKFLOW_TEST_PROCESSES") or str(max(2, os.cpu_count() or 2))
 
 
 def _skips_file(services: Services) -> Path:
