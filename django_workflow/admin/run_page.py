@@ -357,7 +357,7 @@ def run_as_json(run: Run, most_steps: int | None = None) -> dict[str, Any]:
         "payload": values.payload_of(run),
         "result": values.result_of(run),
         "steps": [
-            {**{name: _plain(getattr(step, name)) for name in _STEP_FIELDS}, "result": results.get(step.step_id)}
+            {**{name: _plain(getattr(step, name)) for name in values.STEP_COLUMNS}, "result": results.get(step.step_id)}
             for step in steps
         ],
         "failed_attempts": [
@@ -393,20 +393,6 @@ _RUN_FIELDS = (
     "finished_at",
     "due_at",
     "deadline_at",
-)
-_STEP_FIELDS = (
-    "step_id",
-    "name",
-    "step_type",
-    "status",
-    "concurrent",
-    "attempts",
-    "queued_at",
-    "started_at",
-    "finished_at",
-    "due_at",
-    "event_id",
-    "error",
 )
 _ATTEMPT_FIELDS = ("step_id", "step_name", "number", "status", "error", "started_at", "finished_at", "retry_at")
 

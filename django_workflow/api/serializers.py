@@ -92,22 +92,7 @@ class StepSerializer(serializers.ModelSerializer[Step]):
 
     class Meta:
         model = Step
-        fields = (
-            "step_id",
-            "name",
-            "step_type",
-            "status",
-            "concurrent",
-            "attempts",
-            "queued_at",
-            "started_at",
-            "finished_at",
-            "due_at",
-            "duration_seconds",
-            "event_id",
-            "error",
-            "result",
-        )
+        fields = (*values.STEP_COLUMNS, "duration_seconds", "result")
         read_only_fields = fields
 
     def get_result(self, step: Step) -> Any:

@@ -29,6 +29,22 @@ from django_workflow.protocol.steps import StepType, decode_step
 
 LARGEST_LAID_OUT = 256 * 1024
 
+STEP_COLUMNS = (
+    "step_id",
+    "name",
+    "step_type",
+    "status",
+    "concurrent",
+    "attempts",
+    "queued_at",
+    "started_at",
+    "finished_at",
+    "due_at",
+    "event_id",
+    "error",
+)
+"""What a step's row tells as it stands: beside these come its result, and what follows from its instants."""
+
 _SECRET_HEADERS = ("authorization", "cookie", "x-api-key")
 _SECRET_WORDS = ("token", "secret", "password", "api-key", "apikey")
 _HEADER_KEYS = ("header", "headers")
