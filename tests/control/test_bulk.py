@@ -103,32 +103,41 @@ def test_few_runs_are_done_at_once(operator: User) -> None:
     assert not BulkChunk.objects.exists()
 
 
-def test_500_failed_runs_are_resumed_by_the_worker_with_progress(operator: User) -> None:
-    failed_runs(500)
-    operation = bulk.start(ACTIONS["resume"], Run.objects.all(), by=operator)
-    assert counts(operation) == ("running", 500, 0, 0, 0)
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few runs are several batches of several chunks."""
+    monkeypatch.setattr(bulk, "BATCH", 5)
+    monkeypatch.setattr(bulk, "CHUNK", 20)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_many_failed_runs_are_resumed_by_the_worker_with_progress(operator: User) -> None:
+    failed_runs(55)
+    operation = _in_background(ACTIONS["resume"], Run.objects.all(), by=operator)
+    assert counts(operation) == ("running", 55, 0, 0, 0)
     seen = []
     while bulk.advance_due():
         operation.refresh_from_db()
         seen.append(operation.tried)
-    assert seen == list(range(50, 501, 50))
-    assert counts(operation) == ("done", 500, 500, 0, 0)
+    assert seen == list(range(5, 56, 5))
+    assert counts(operation) == ("done", 55, 55, 0, 0)
     resumed = Run.objects.filter(trigger_kind="resume", status="queued")
-    assert resumed.count() == resumed.values("resumed_from").distinct().count() == 500
-    assert Delivery.objects.filter(run__in=resumed, position=1).count() == 500
+    assert resumed.count() == resumed.values("resumed_from").distinct().count() == 55
+    assert Delivery.objects.filter(run__in=resumed, position=1).count() == 55
     assert not DeadLetter.objects.exists()
 
 
+@pytest.mark.usefixtures("small_batches")
 def test_an_operation_is_stopped_between_runs(operator: User) -> None:
-    failed_runs(120)
+    failed_runs(12)
     operation = _in_background(ACTIONS["resume"], Run.objects.all(), by=operator)
     assert bulk.advance(operation)
     assert bulk.abort(operation)
     assert not bulk.abort(operation)
     assert not bulk.advance(operation)
-    assert counts(operation) == ("aborted", 120, 50, 0, 0)
+    assert counts(operation) == ("aborted", 12, 5, 0, 0)
     assert operation.finished_at is not None
-    assert Run.objects.filter(trigger_kind="resume").count() == 50
+    assert Run.objects.filter(trigger_kind="resume").count() == 5
 
 
 def test_a_crash_in_a_batch_counts_no_run_twice(operator: User, monkeypatch: pytest.MonkeyPatch) -> None:

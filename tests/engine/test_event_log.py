@@ -74,9 +74,9 @@ def in_pages(count: int, **query: object) -> list[tuple[Place, MessageState]]:
 
 
 @pytest.mark.parametrize("earliest_first", [False, True])
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [1, 3, 7])
 def test_pages_of_any_size_give_every_entry_once_in_one_order(count: int, earliest_first: bool) -> None:
-    random_logs(25)
+    random_logs(12)
     whole = everything(earliest_first=earliest_first)
     assert len(set(whole)) == len(whole)
     assert whole == sorted(whole, reverse=not earliest_first)

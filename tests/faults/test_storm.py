@@ -25,8 +25,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.mark.parametrize(
     ("runs", "commits", "patience"),
-    [(300, 40, 60), pytest.param(10_000, 400, 1800, marks=pytest.mark.slow)],
-    ids=["300 runs", "10,000 runs"],
+    [(100, 40, 60), pytest.param(10_000, 400, 1800, marks=pytest.mark.slow)],
+    ids=["100 runs", "10,000 runs"],
 )
 def test_runs_in_a_storm(nursery: Nursery, runs: int, commits: int, patience: float) -> None:
     dice = random.Random(runs)
