@@ -38,13 +38,13 @@ how messages travel, and that is the same on every database."""
 def add_marks(item: pytest.Item) -> None:
     """Give the test the marks that follow from where it stands and what it asks for."""
     folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
-    if folder in ON_EVERY_DATABASE and (EVERYTHING or _may_use_the_database(item)):
+    if folder in ON_EVERY_DATABASE and (EVERYTHING or may_use_the_database(item)):
         item.add_marker("every_database")
     if folder in HEAVY:
         item.add_marker("heavy")
 
 
-def _may_use_the_database(item: pytest.Item) -> bool:
+def may_use_the_database(item: pytest.Item) -> bool:
     names = getattr(item, "fixturenames", ())
     return item.get_closest_marker("django_db") is not None or not DATABASE_FIXTURES.isdisjoint(names)
 
