@@ -27,6 +27,7 @@ help:
 	@echo "make profile       where the time of a step goes, as a flame graph"
 	@echo "make test-faults   the long tests: killed workers, lost databases"
 	@echo "make docs          the documentation, in docs/_build/html"
+	@echo "make translations  takes new texts into the catalogues, and compiles them"
 	@echo "make format        format the code and repair what the linter can"
 	@echo "make lint          formatting and lint, changing nothing"
 	@echo "make types         mypy, strict"
@@ -104,6 +105,12 @@ migrations: $(INSTALLED)
 .PHONY: docs
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+# Texts into the catalogues, and catalogues into what is read; needs gettext's tools (Debian: gettext).
+.PHONY: translations
+translations: $(INSTALLED)
+	cd django_workflow && ../$(BIN)/django-admin makemessages --all --no-location --no-obsolete
+	cd django_workflow && ../$(BIN)/django-admin compilemessages
 
 # --- tests ---
 

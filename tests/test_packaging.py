@@ -43,7 +43,7 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel: ZipFile) -> None:
     assert "django_workflow/py.typed" in wheel.namelist()
 
 
-@pytest.mark.parametrize("folder", ["migrations", "static", "templates"])
+@pytest.mark.parametrize("folder", ["locale", "migrations", "static", "templates"])
 def test_a_folder_that_django_looks_for_is_in_the_wheel(wheel: ZipFile, folder: str) -> None:
     assert any(name.startswith(f"django_workflow/{folder}/") for name in wheel.namelist())
 

@@ -199,7 +199,8 @@ def _property(name: str, inner: Schema, root: Schema, *, required: bool) -> Prop
     elif found.get("type") == "string":
         field, write = _text_field(found, common)
     else:
-        common["help_text"] = f"{common['help_text']} {_('JSON.')}".strip()
+        is_json = _("JSON.")
+        common["help_text"] = f"{common['help_text']} {is_json}".strip()
         if default is not None:
             common["initial"] = _laid_out(default)
         attrs = {"rows": 4, "class": "wfa-json", "spellcheck": "false"}

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from django_workflow.models import Run, Step
 from django_workflow.presentation.words import (
@@ -92,23 +93,26 @@ class Follower:
 
 def step_lines(step: Step) -> Iterator[str]:
     """A step in words; nothing while it only waits for its turn."""
-    now = timezone.now()
-    name = f"{step.step_id:>3} {step.name}"
-    length = running_time(step, now)
-    due = instant_text(step.due_at, now) if step.due_at else ""
+    length = running_time(step, timezone.now())
+    due = instant_text(step.due_at, timezone.now()) if step.due_at else ""
+    until = _("until %s") % due if due else ""
     match step.status:
         case Step.Status.SUCCESS:
-            yield f"{_('done'):<8}{name}" + (f"  {length_text(length)}" if length is not None else "")
+            word, more = _("done"), "" if length is None else length_text(length)
         case Step.Status.FAILED | Step.Status.CANCELED:
-            yield f"{step.get_status_display().lower():<8}{name}  {first_line(step.error)}".rstrip()
+            word, more = step.get_status_display().lower(), first_line(step.error)
         case Step.Status.RETRYING:
-            yield f"{_('retry'):<8}{name}  {_('again at %s') % due}: {first_line(step.error)}"
+            again = _("again at %s") % due
+            word, more = _("retry"), f"{again}: {first_line(step.error)}"
         case Step.Status.WAITING:
-            yield f"{_('waits'):<8}{name}  {step.event_id}  {_('until %s') % due if due else ''}".rstrip()
+            word, more = _("waits"), f"{step.event_id}  {until}"
         case Step.Status.SLEEPING:
-            yield f"{_('sleeps'):<8}{name}  {_('until %s') % due if due else ''}".rstrip()
+            word, more = _("sleeps"), until
         case Step.Status.RUNNING:
-            yield f"{_('runs'):<8}{name}"
+            word, more = pgettext("a step", "runs"), ""
+        case _queued:
+            return
+    yield f"{word:<8}{step.step_id:>3} {step.name}  {more}".rstrip()
 
 
 def bar(run: Run) -> str:
