@@ -7,6 +7,7 @@ starts later; a few runs look busy and are stuck, as after a crash, for the filt
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from dataclasses import dataclass, field
@@ -267,6 +268,9 @@ def _journalled(step: Step, value: Any) -> JournalEntry:
     body = {"stepId": step.step_id, "stepName": step.name, "stepType": step.step_type, "concurrent": step.concurrent}
     if step.step_type == "SleepFor":
         body["sleepFor"] = 1
+    elif step.step_type == "Wait":
+        data = base64.b64encode(json.dumps(value).encode()).decode()
+        body |= {"out": data, "waitEventId": f"approval-{step.run.run_id}", "waitTimeout": False}
     else:
         body["out"] = json.dumps(value)
     return JournalEntry(

@@ -57,8 +57,10 @@ def test_it_adds_runs_in_every_state_that_can_be_gone_on_with() -> None:
     assert {Run.Status.SUCCESS, Run.Status.FAILED, Run.Status.WAITING} <= set(
         Run.objects.values_list("status", flat=True)
     )
-    failed = Run.objects.filter(status=Run.Status.FAILED, workflow="basic").first()
-    assert failed is not None
-    resumed = ACTIONS["resume"].perform(failed, by=None)
-    run_workflows()
-    assert Run.objects.get(run_id=resumed.run_id).status == Run.Status.SUCCESS
+    for workflow in ("basic", "basic_with_approval"):
+        failed = Run.objects.filter(status=Run.Status.FAILED, workflow=workflow).first()
+        assert failed is not None
+        resumed = ACTIONS["resume"].perform(failed, by=None)
+        run_workflows()
+        run = Run.objects.get(run_id=resumed.run_id)
+        assert (run.status, run.error) == (Run.Status.SUCCESS, "")
