@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NoReturn, TypeVar, cast
 
 import httpcore
@@ -192,25 +192,32 @@ class _Request:
         """Raises _Unsendable with what is wrong."""
         if not _TOKEN_RE.fullmatch(method) or method.upper() == "CONNECT":
             raise _Unsendable(f"{_shorten(method)!r} is not a method that can be called.")
-        parsed = _parse_url(url)
-        lines = [(b"Host", parsed.netloc)]
+        target = _target_of(url)
+        lines = [(b"Host", target.netloc)]
         lines += [_header(name, value) for name, value in headers.items() if name.lower() not in _OURS]
         given = {name.lower() for name, _ in lines}
-        if parsed.userinfo and b"authorization" not in given:
-            pair = f"{parsed.username}:{parsed.password}".encode()
-            lines.append((b"Authorization", b"Basic " + base64.b64encode(pair)))
+        if target.authorization and b"authorization" not in given:
+            lines.append((b"Authorization", target.authorization))
         if b"accept-encoding" not in given:
             lines.append((b"Accept-Encoding", b"gzip"))
         # Always with its length: WSGI servers see no body in chunks.
         if body or method.upper() not in ("GET", "HEAD"):
             lines.append((b"Content-Length", b"%d" % len(body)))
-        target = httpcore.URL(
-            scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path or b"/"
-        )
-        return cls(method.upper(), target, lines, body or None, parsed.netloc.decode("ascii"))
+        return cls(method.upper(), target.url, lines, body or None, target.netloc.decode("ascii"))
 
 
-def _parse_url(url: str) -> httpx.URL:
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a URL says of a request; `authorization` is made of its user and password."""
+
+    url: httpcore.URL
+    netloc: bytes
+    authorization: bytes
+
+
+@lru_cache(maxsize=512)  # deliveries go to a few addresses again and again
+def _target_of(url: str) -> _Target:
+    """Raises _Unsendable with what is wrong."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError) as error:
@@ -219,7 +226,13 @@ def _parse_url(url: str) -> httpx.URL:
         raise _Unsendable(f"Only http:// and https:// URLs can be called, not {_shorten(url)!r}.")
     if not parsed.raw_host:
         raise _Unsendable(f"{_shorten(url)!r} is not a URL that can be called: it has no host.")
-    return parsed
+    authorization = b""
+    if parsed.userinfo:
+        authorization = b"Basic " + base64.b64encode(f"{parsed.username}:{parsed.password}".encode())
+    target = httpcore.URL(
+        scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path or b"/"
+    )
+    return _Target(target, parsed.netloc, authorization)
 
 
 def _header(name: str, value: str) -> tuple[bytes, bytes]:

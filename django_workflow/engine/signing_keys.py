@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -172,6 +173,7 @@ def _derived_tokens(purpose: str) -> list[str]:
     return [base64.b64encode(text.encode()).decode() for text in texts]
 
 
+@lru_cache(maxsize=16)
 def derived_pair(secret_key: str | bytes) -> KeyPair:
     """The pair that belongs to a SECRET_KEY."""
     return KeyPair(f"sig_{_derive(secret_key, 'current')}", f"sig_{_derive(secret_key, 'next')}")
