@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
 
-from django_workflow import WorkflowContext, step, workflow
+from django_workflow import WorkflowContext, get_client, step, workflow
 from django_workflow.client import carried
 from django_workflow.engine.dispatch import UNSEALED
 from django_workflow.models import Attempt, Delivery, JournalEntry, Run
 from django_workflow.protocol import headers as h
+from django_workflow.protocol.publish import FlowControl
 from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_workflows
 from django_workflow.testing.calls import Call
 from tests.effects.models import Effect
@@ -241,6 +243,63 @@ def test_what_a_canceled_run_brings_is_dropped() -> None:
         run_workflows()
     assert handle.run.status == Run.Status.CANCELED
     assert not JournalEntry.objects.exists()
+    assert_sound()
+
+
+def test_a_run_that_was_paused_meanwhile_keeps_its_result_and_waits() -> None:
+    handle = two.trigger()
+
+    def pause_meanwhile(call: Call) -> CallAnswer:
+        answer = web_process(call)
+        get_client().pause(handle.id)
+        return answer
+
+    with web(pause_meanwhile) as served:
+        run_workflows()
+    assert served.carrying == [True]
+    assert handle.run.status == Run.Status.PAUSED
+    assert JournalEntry.objects.filter(run=handle.run).count() == 1
+    get_client().unpause(handle.id)
+    with web() as served:
+        run_workflows()
+    assert handle.run.result == '["one","two"]'
+    assert effects() == ["one", "two"]
+    assert_sound()
+
+
+def test_a_flow_control_key_is_free_for_others_after_each_call() -> None:
+    handles = [two.using(flow_control=FlowControl("narrow", parallelism=1)).trigger() for _ in range(2)]
+    leased: list[int] = []
+
+    def look(call: Call) -> CallAnswer:
+        leased.append(Delivery.objects.exclude(worker=None).count())
+        return web_process(call)
+
+    with web(look) as served:
+        run_workflows()
+    assert [handle.run.result for handle in handles] == ['["one","two"]'] * 2
+    assert set(served.carrying) == {True}
+    assert leased == [1] * 6
+    assert_sound()
+
+
+def test_a_sleep_that_is_carried_wakes_in_time(workflow_clock: WorkflowClock) -> None:
+    @workflow(name="carried-sleep")
+    def sleeping(ctx: WorkflowContext[None]) -> str:
+        ctx.sleep("night", "8h")
+        return "awake"
+
+    handle = sleeping.trigger()
+    with web() as served:
+        run_workflows()
+        assert (handle.run.status, handle.run.due_at) == (
+            Run.Status.SLEEPING,
+            workflow_clock.now() + timedelta(hours=8),
+        )
+        workflow_clock.advance("8h")
+        run_workflows()
+    assert handle.run.result == '"awake"'
+    assert set(served.carrying) == {True}
     assert_sound()
 
 
