@@ -264,7 +264,8 @@ def test_the_page_takes_twelve_queries_with_500_steps_as_with_few(
         with django_assert_max_num_queries(100) as captured:
             page_of(client, run, view)
         other = ("django_session", '"auth_user"."id" = ')
-        return len([each for each in captured if not any(word in each["sql"] for word in other)])
+        asked = [each["sql"].replace("`", '"') for each in captured]  # as MariaDB quotes names
+        return len([sql for sql in asked if not any(word in sql for word in other)])
 
     page_of(client, run, view)  # remembers the view
     fill(10)
