@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from django_workflow.models import FlowKey, Run, Schedule, Waiter
+from django_workflow.models import BulkOperation, FlowKey, Run, Schedule, Waiter
 from django_workflow.realtime.channel import Realtime
 from django_workflow.testing.factories import make_run, make_worker
 from tests.admin.builders import make_dead_letter, make_schedule
@@ -32,6 +33,7 @@ def paths(live_server: Any) -> dict[str, str]:
     FlowKey.objects.create(key=long, rate=5)
     make_run(workflow="gone_from_code", status=Run.Status.SLEEPING)
     make_worker(host=long)
+    BulkOperation.objects.create(name=long, action="cancel", reason=long, created_at=timezone.now())
     Realtime().channel(long).emit("tick", {"text": long})
     base = f"{live_server.url}/admin/django_workflow/"
     return {
@@ -47,6 +49,7 @@ def paths(live_server: Any) -> dict[str, str]:
         "schedules": f"{base}schedule/",
         "add": f"{base}schedule/add/",
         "backfill": f"{base}schedule/{schedule.pk}/do/backfill/",
+        "operations": f"{base}bulkoperation/",
         "keys": f"{base}flowkey/",
         "health": f"{base}worker/",
         "channels": f"{base}channel/",
