@@ -22,6 +22,7 @@ help:
 	@echo "make verify        format, lint, types, migrations, docs and all tests; no test may be skipped for a service"
 	@echo "make interop       the tests with the official clients alone"
 	@echo "make matrix        the unit tests on every pair of Python and Django that this machine has"
+	@echo "                   (WORKFLOW_TEST_EVERYTHING=1 make test: as much on every database)"
 	@echo "make bench         what a step costs, in one table (BENCH_ONLY='sqlite sqlite-admin'; BENCH_ARGS=--list)"
 	@echo "make bench-peers   the same in turn with the peers of a harness, and the ratios (PEERS=folder)"
 	@echo "make profile       where the time of a step goes, as a flame graph"
