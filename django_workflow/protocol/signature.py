@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -62,6 +62,7 @@ class _AnyLengthHMAC(HMACAlgorithm):
 
 _jws = jwt.PyJWS(algorithms=[])
 _jws.register_algorithm("HS256", _AnyLengthHMAC(HMACAlgorithm.SHA256))
+_OWN_HEADER = _jws.encode(b"", "", algorithm="HS256").partition(".")[0]
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Claims)
 
@@ -123,7 +124,9 @@ def verify(
 def _claims(token: str, keys: Sequence[str]) -> Claims:
     for key in keys:
         try:
-            payload = _jws.decode(token, key, algorithms=["HS256"])
+            payload = _payload_of_our_own(token, key)
+            if payload is None:
+                payload = _jws.decode(token, key, algorithms=["HS256"])
             return _decoder.decode(payload)
         except jwt.InvalidSignatureError:
             continue
@@ -131,6 +134,21 @@ def _claims(token: str, keys: Sequence[str]) -> Claims:
         except (jwt.InvalidTokenError, msgspec.DecodeError, UnicodeError) as error:
             raise _invalid("malformed", f"The Upstash-Signature header cannot be read ({error}).") from error
     raise _invalid("bad_signature", "The signature was made with another key.")
+
+
+def _payload_of_our_own(token: str, key: str) -> bytes | None:
+    """The payload of a token as `sign` writes it, if its signature holds; None: PyJWT has to look.
+
+    PyJWT looks at each character of a token by itself, which costs more than all the rest of a request's check.
+    """
+    signed, _, signature = token.rpartition(".")
+    header, _, payload = signed.partition(".")
+    if header != _OWN_HEADER or not token.isascii():
+        return None
+    made = urlsafe_b64encode(hmac.digest(key.encode(), signed.encode(), hashlib.sha256)).rstrip(b"=")
+    if not hmac.compare_digest(made, signature.encode()):
+        return None
+    return urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
 
 
 def _same_url(signed: str, actual: str, path_only: bool) -> bool:

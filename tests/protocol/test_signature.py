@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_workflow.errors import Misconfigured, SignatureInvalid
+from django_workflow.protocol import signature as signature_module
 from django_workflow.protocol.signature import LIFE_SECONDS, NBF_SLACK_SECONDS, body_hash, sign, verify
 
 CURRENT = "sig_current"  # shorter than PyJWT advises: must not warn
@@ -57,6 +58,37 @@ def test_pyjwt_itself_accepts_our_signatures() -> None:
 
 def test_the_next_key_is_accepted_too() -> None:
     assert verify(sign(URL, BODY, NEXT, NOW), BODY, [CURRENT, NEXT], NOW).iss == "Upstash"
+
+
+def test_our_own_signatures_are_read_without_pyjwt_and_others_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    decode = signature_module._jws.decode
+    monkeypatch.setattr(signature_module._jws, "decode", lambda *args, **kw: asked.append("") or decode(*args, **kw))
+    ours, theirs = sign(URL, BODY, NEXT, NOW), jwt.encode(claims(), NEXT, headers={"kid": "1"})
+    assert verify(ours, BODY, [NEXT], NOW).sub == URL
+    assert not asked
+    assert verify(theirs, BODY, [NEXT], NOW).sub == URL
+    assert asked
+
+
+@given(st.data())
+def test_no_changed_character_of_a_signature_is_overlooked(data: st.DataObject) -> None:
+    made = sign(URL, BODY, NEXT, NOW)
+    at = data.draw(st.integers(0, len(made) - 2))  # two bits of the last one say nothing
+    other = data.draw(st.sampled_from("ABab01-_.=+/ ä\n").filter(lambda character: character != made[at]))
+    assert reason_of(made[:at] + other + made[at + 1 :]) in {"malformed", "bad_signature"}
+
+
+@pytest.mark.parametrize(
+    "change", [lambda made: made[:-1], lambda made: made + ".", lambda made: "." + made, str.lower]
+)
+def test_a_signature_that_was_cut_or_stretched_is_refused(change: Any) -> None:
+    assert reason_of(change(sign(URL, BODY, NEXT, NOW))) in {"malformed", "bad_signature"}
+
+
+def test_a_signed_payload_that_holds_no_claims_is_malformed() -> None:
+    for payload in (b"", b"[]", b"\xff", b'{"iss":"Upstash"}'):
+        assert reason_of(signature_module._jws.encode(payload, NEXT, algorithm="HS256")) == "malformed"
 
 
 @pytest.mark.parametrize("padding", ["", "="])
