@@ -3,6 +3,7 @@ when an answer is, and who is not asked."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -100,6 +101,20 @@ def test_results_come_in_answers_and_web_processes_write_nothing() -> None:
     assert served.written == [0, 0, 0]
     assert effects() == ["one", "two"]
     assert_sound()
+
+
+def test_async_workflows_answer_so_too() -> None:
+    @workflow(name="carried-async")
+    async def flow(ctx: WorkflowContext[None]) -> list[int]:
+        first = await ctx.run("one", lambda: 1)
+        return [first, *await asyncio.gather(ctx.run("two", lambda: 2), ctx.run("three", lambda: 3))]
+
+    handle = flow.trigger()
+    with web() as served:
+        run_workflows()
+    assert handle.run.result == "[1,2,3]"
+    assert set(served.carrying) == {True}
+    assert set(served.written) == {0}
 
 
 def test_a_run_of_every_kind_of_step_comes_to_its_end() -> None:
