@@ -16,7 +16,7 @@ KEEPALIVE_SECONDS = 4.0
 """Below the 5 s after which many servers (Node.js, uvicorn) close an idle connection."""
 
 
-class KeptConnections:
+class IdleConnections:
     """At most `most` idle connections, to any origins. Safe to use from several threads."""
 
     def __init__(self, tls: ssl.SSLContext, backend: httpcore.NetworkBackend, most: int) -> None:

@@ -29,7 +29,7 @@ import httpx
 
 from django_workflow.conf import Settings, get_settings
 from django_workflow.engine.call_guard import CallRefused, Guard, address_of, guard_of
-from django_workflow.engine.http_connections import KeptConnections
+from django_workflow.engine.http_connections import IdleConnections
 from django_workflow.protocol.headers import canonical
 
 MAX_CONNECT_SECONDS = 10.0
@@ -95,8 +95,8 @@ class Network:
         tls = tls or httpx.create_ssl_context()
         guard = guard_of(settings.call_allow)
         # Apart: a guarded call must not find a connection that was opened without the guard.
-        self._kept = {
-            guarded: KeptConnections(tls, _Backend(guard if guarded else None, resolve or _resolve), concurrency)
+        self._idle = {
+            guarded: IdleConnections(tls, _Backend(guard if guarded else None, resolve or _resolve), concurrency)
             for guarded in (False, True)
         }
 
@@ -112,7 +112,7 @@ class Network:
             request = _Request.of(method, url, headers, body)
             where = request.where
             with _deadline(timeout):
-                return self._exchange(self._kept[guarded], request)
+                return self._exchange(self._idle[guarded], request)
         except (_Unsendable, CallRefused) as error:
             return HttpAnswer(0, error=str(error))
         except _TooLarge as error:
@@ -133,11 +133,11 @@ class Network:
 
     def close(self) -> None:
         """Close all connections."""
-        for kept in self._kept.values():
-            kept.close()
+        for idle in self._idle.values():
+            idle.close()
 
-    def _exchange(self, kept: KeptConnections, request: _Request) -> HttpAnswer:
-        connection = kept.take(request.url.origin)
+    def _exchange(self, idle: IdleConnections, request: _Request) -> HttpAnswer:
+        connection = idle.take(request.url.origin)
         try:
             sent = httpcore.Request(request.method, request.url, headers=request.headers, content=request.body)
             response = connection.handle_request(sent)
@@ -149,7 +149,7 @@ class Network:
             finally:
                 response.close()
         finally:
-            kept.give_back(connection, request.url.origin)
+            idle.give_back(connection, request.url.origin)
 
     def _read(self, chunks: Iterable[bytes], headers: dict[str, list[str]]) -> bytes:
         limit = self.max_body_bytes

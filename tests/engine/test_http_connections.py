@@ -9,7 +9,7 @@ import httpcore
 import pytest
 
 from django_workflow.engine import http_connections as module
-from django_workflow.engine.http_connections import KEEPALIVE_SECONDS, KeptConnections
+from django_workflow.engine.http_connections import KEEPALIVE_SECONDS, IdleConnections
 
 HERE, THERE = httpcore.Origin(b"http", b"here", 80), httpcore.Origin(b"http", b"there", 80)
 
@@ -51,7 +51,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 @pytest.fixture
 def kept() -> Any:
-    return KeptConnections(ssl.create_default_context(), httpcore.MockBackend([]), 3)
+    return IdleConnections(ssl.create_default_context(), httpcore.MockBackend([]), 3)
 
 
 def test_the_newest_connection_to_the_origin_is_taken_and_by_one_only(kept: Any) -> None:
