@@ -402,6 +402,8 @@ class Machine(RuleBasedStateMachine):
                 continue
             instants = [call.due_at for run in self.alive() for call in run.calls]
             instants += [deadline for run in self.alive() for _, deadline in run.waits.values()]
+            # Of runs that are over; later than now when the clock was set back.
+            instants += Delivery.objects.filter(kind=Delivery.Kind.FAILURE).values_list("due_at", flat=True)
             if not instants:
                 break
             self.clock.move_to(max(min(instants), self.clock.now()))
