@@ -15,8 +15,9 @@ from django_workflow.conf import get_settings
 from django_workflow.engine.facts import Answer
 from django_workflow.engine.flow_control import note_limits
 from django_workflow.engine.records import Lease, encode_config, lease_of, milliseconds, raw, stored
+from django_workflow.engine.run_state import RunState
 from django_workflow.engine.runs import due_at
-from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.errors import EngineError
 from django_workflow.models import Delivery, Run, Step
 from django_workflow.protocol.callbacks import CallbackBody, encode_callback

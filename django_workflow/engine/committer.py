@@ -16,6 +16,7 @@ from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connections
 
+from django_workflow.engine.after import After
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
@@ -25,7 +26,7 @@ from django_workflow.engine.publishing import start_together
 from django_workflow.engine.records import Lease
 from django_workflow.engine.settle import fold
 from django_workflow.engine.short_deliveries import Role, Room, ShortDeliveries
-from django_workflow.engine.unit_of_work import After, UnitOfWork
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.engine.waiters import notify_together, read_early
 from django_workflow.models import Delivery, Run
 from django_workflow.protocol.requests import Batch, Notify, Wait

@@ -11,10 +11,11 @@ from datetime import datetime
 from uuid import UUID
 
 from django_workflow.engine import scheduler, waiters
+from django_workflow.engine.after import After
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.leases import rescue
 from django_workflow.engine.shared import shared_cache
-from django_workflow.engine.unit_of_work import After, UnitOfWork
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.models import Waiter
 
 

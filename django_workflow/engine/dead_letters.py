@@ -16,8 +16,9 @@ from django_workflow.engine import failed_runs
 from django_workflow.engine.facts import Answer
 from django_workflow.engine.flow_control import note_limits
 from django_workflow.engine.records import Lease, RunInfo, encode_config, milliseconds, printable, raw, stored
+from django_workflow.engine.run_state import RunState
 from django_workflow.engine.runs import end_run
-from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.errors import EngineError
 from django_workflow.models import Attempt, DeadLetter, Delivery, Run
 from django_workflow.models.dead_letter import kind_of_error

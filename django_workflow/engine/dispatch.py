@@ -27,12 +27,12 @@ from django_workflow.client.urls import INTERNAL_ORIGIN
 from django_workflow.conf import get_settings
 from django_workflow.engine import limits, signing_keys
 from django_workflow.engine.addresses import is_internal, is_own, is_served
+from django_workflow.engine.after import After
 from django_workflow.engine.facts import Answer, Fact, Settlement, Taken
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.network import Network
 from django_workflow.engine.records import Lease, RunInfo, StoredMessage, raw
 from django_workflow.engine.session import Session
-from django_workflow.engine.unit_of_work import After
 from django_workflow.errors import MessageInvalid
 from django_workflow.machine_views import meta_key
 from django_workflow.models import Delivery

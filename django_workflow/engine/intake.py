@@ -15,8 +15,9 @@ from django_workflow.engine import calls
 from django_workflow.engine.flow_control import note_limits
 from django_workflow.engine.journal_cache import info_of
 from django_workflow.engine.records import Invoker, Lease, RunConfig, encode_config, stored
+from django_workflow.engine.run_state import RunState
 from django_workflow.engine.runs import append_plan, append_result, due_at, wake_up
-from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Delivery, Run, Step
 from django_workflow.models.objects import columns_of

@@ -12,7 +12,8 @@ from datetime import datetime
 from django.db.models import F, QuerySet
 
 from django_workflow.engine.intake import run_ended
-from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.engine.run_state import RunState
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.models import Delivery, Run, Step
 from django_workflow.models.delivery import HELD
 from django_workflow.protocol.requests import PauseRun, RetryNow, UnpauseRun

@@ -18,8 +18,9 @@ from django_workflow.conf import get_settings
 from django_workflow.engine.calls import called_step
 from django_workflow.engine.failed_runs import retries_of
 from django_workflow.engine.records import decode_config, decode_message_config
+from django_workflow.engine.run_state import RunState
 from django_workflow.engine.runs import append_invoked
-from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.errors import EngineError
 from django_workflow.models import Delivery, JournalEntry, Run, Step, Waiter
 from django_workflow.protocol.identifiers import uuid7

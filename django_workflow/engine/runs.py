@@ -19,7 +19,8 @@ from django_workflow.conf import get_settings
 from django_workflow.engine import events
 from django_workflow.engine.addresses import is_internal
 from django_workflow.engine.records import Invoker, Lease, RunInfo, encode_config, from_unix, stored
-from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.engine.run_state import RunState
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.models import Delivery, Run, Step, Waiter
 from django_workflow.models.step import PREVIEW_CHARACTERS
 from django_workflow.protocol.identifiers import uuid7

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from django_workflow.client.submissions import Accepted, is_of_run
+from django_workflow.engine.after import After
 from django_workflow.engine.facts import Answer, Continuation, Emitted, Fact, Settlement, StepStarted, Taken
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.records import Lease, RunInfo
-from django_workflow.engine.unit_of_work import After
 from django_workflow.protocol import headers as names
 from django_workflow.protocol.requests import EngineRequest
 from django_workflow.protocol.steps import JournalMessage, Step

@@ -21,8 +21,9 @@ from django_workflow.engine.backoff import retry_delay
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement, StepStarted, Taken
 from django_workflow.engine.messages import NON_RETRYABLE_STATUS
 from django_workflow.engine.records import Lease, RunInfo, printable, stored
+from django_workflow.engine.run_state import RunState
 from django_workflow.engine.runs import begin, due_at, end_run, overrides, record_result, show_progress, wake_up
-from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.models import Attempt, Delivery, JournalEntry, Run, Step, Waiter
 from django_workflow.protocol import headers as names
 from django_workflow.protocol.publish import Message

@@ -7,8 +7,8 @@ import os
 from functools import cache
 
 from django_workflow import signals
+from django_workflow.engine.after import After
 from django_workflow.engine.journal_cache import JournalCache
-from django_workflow.engine.unit_of_work import After
 from django_workflow.models import Run
 
 logger = logging.getLogger("django_workflow.engine")

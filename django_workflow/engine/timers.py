@@ -6,7 +6,7 @@ import time
 from datetime import datetime
 
 from django_workflow.engine import cycle
-from django_workflow.engine.unit_of_work import After
+from django_workflow.engine.after import After
 
 LOOK_SECONDS = 0.25
 """How old a look may be: less than the shortest time-out (1 s), so that no wait that begins meanwhile ends late."""

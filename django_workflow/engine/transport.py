@@ -44,11 +44,12 @@ from django_workflow.engine.leases import warn_without_worker
 from django_workflow.engine.local_requests import Asked, ask, is_offered, starts_runs
 from django_workflow.engine.publishing import accept_all, start_all
 from django_workflow.engine.records import from_unix
+from django_workflow.engine.run_state import RunState
 from django_workflow.engine.runs import end_run, show_progress, wake_up
 from django_workflow.engine.session import Session
 from django_workflow.engine.settle import fold
 from django_workflow.engine.shared import shared_cache
-from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.engine.writing import write
 from django_workflow.errors import EngineError, MessageInvalid, RunEnded
 from django_workflow.models import Run, Schedule, Waiter

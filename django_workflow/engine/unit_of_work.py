@@ -9,7 +9,6 @@ deliveries, channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,11 +19,13 @@ from django.dispatch import Signal
 
 from django_workflow.conf import get_settings
 from django_workflow.engine import events
+from django_workflow.engine.after import After
 from django_workflow.engine.journal_cache import JournalCache, journal_message
 from django_workflow.engine.records import Lease, RunInfo, lease_of
+from django_workflow.engine.run_state import RunState
 from django_workflow.engine.short_deliveries import Room
 from django_workflow.engine.sql import Change, hot_statements
-from django_workflow.engine.sql.changes import Kind, Row, Table
+from django_workflow.engine.sql.changes import Kind, Row, Table, deletes, inserts, updates
 from django_workflow.models import (
     Attempt,
     ChannelEvent,
@@ -47,66 +48,6 @@ _RUN, _STEP, _ENTRY, _DELIVERY, _EVENT, _WAITER = map(Table, (Run, Step, Journal
 _STEP_UNIQUE = ("run_id", "step_id")
 # What a step stays as first written, whoever writes it again.
 _STEP_FIXED = frozenset({"name", "step_type", "concurrent"})
-
-
-@dataclass(slots=True)
-class After:
-    """What follows the commit: journals to remember, deliveries to go on with, channels and signals to announce.
-
-    `events` (channel, name, JSON) are those that a store outside the database takes.
-    """
-
-    followups: list[Lease] = field(default_factory=list)
-    started: list[RunInfo] = field(default_factory=list)
-    remembered: list[tuple[UUID, int, JournalMessage]] = field(default_factory=list)
-    forgotten: list[UUID] = field(default_factory=list)
-    channels: dict[str, int] = field(default_factory=dict)
-    events: list[tuple[str, str, str]] = field(default_factory=list)
-    signals: list[tuple[Signal, dict[str, Any]]] = field(default_factory=list)
-    wake: bool = False
-
-
-class RunState:
-    """A run's row as locked in this unit, and its changes so far."""
-
-    __slots__ = (
-        "changes",
-        "group_open",
-        "in_group",
-        "key",
-        "length",
-        "newest",
-        "parent_key",
-        "run_id",
-        "started_at",
-        "status",
-        "why",
-    )
-
-    def __init__(self, row: tuple[Any, ...], newest: int) -> None:
-        self.key, self.run_id, self.status, self.group_open, self.started_at, self.parent_key, self.why = row
-        self.newest = newest
-        self.length: int | None = None
-        self.in_group = False
-        self.changes: dict[str, Any] = {}
-
-    @property
-    def alive(self) -> bool:
-        return self.status not in Run.FINAL
-
-    @property
-    def paused(self) -> bool:
-        return bool(self.status == Run.Status.PAUSED)
-
-    def set(self, **values: Any) -> None:
-        """Change columns of the run; what stays as it is costs nothing. A paused run shows as that until its end."""
-        if self.paused and values.get("status") not in Run.FINAL:
-            values = {name: value for name, value in values.items() if name not in ("status", "why", "due_at")}
-        for name, value in values.items():
-            if name not in self.__slots__ or getattr(self, name) != value:
-                self.changes[name] = value
-            if name in self.__slots__:
-                setattr(self, name, value)
 
 
 class UnitOfWork:
@@ -455,14 +396,14 @@ class UnitOfWork:
             [
                 *self._new_runs(),
                 *self._step_changes(),
-                *_updates(_RUN, self._run_changes()),
-                *_inserts(_ENTRY, self._entries),
-                *_updates(_DELIVERY, self._held_changes),
-                *_deletes(_DELIVERY, self._settled),
-                *_inserts(_DELIVERY, [_DELIVERY.row(row) for row in self._deliveries]),
-                *_inserts(_EVENT, self._events),
-                *_updates(_WAITER, self._waiter_changes),
-                *_inserts(_WAITER, [_WAITER.row(row) for row in self._waiters]),
+                *updates(_RUN, self._run_changes()),
+                *inserts(_ENTRY, self._entries),
+                *updates(_DELIVERY, self._held_changes),
+                *deletes(_DELIVERY, self._settled),
+                *inserts(_DELIVERY, [_DELIVERY.row(row) for row in self._deliveries]),
+                *inserts(_EVENT, self._events),
+                *updates(_WAITER, self._waiter_changes),
+                *inserts(_WAITER, [_WAITER.row(row) for row in self._waiters]),
             ]
         )
         for rows in (self._entries, self._settled, self._deliveries, self._events, self._waiters):
@@ -490,7 +431,7 @@ class UnitOfWork:
             state.changes = {}
         rows = [_RUN.row(run) for run in self._runs]
         self._runs.clear()
-        return _inserts(_RUN, rows)
+        return inserts(_RUN, rows)
 
     def _step_changes(self) -> list[Change]:
         fresh: list[Row] = []
@@ -504,7 +445,7 @@ class UnitOfWork:
             Change(Kind.UPSERT, _STEP, _STEP.names, rows, unique=_STEP_UNIQUE, updates=names)
             for names, rows in groups.items()
         )
-        return [*_inserts(_STEP, fresh), *upserts]
+        return [*inserts(_STEP, fresh), *upserts]
 
     def _run_changes(self) -> dict[UUID, dict[str, Any]]:
         changes = {}
@@ -530,19 +471,3 @@ class UnitOfWork:
         if rows:
             model.objects.using(self.alias).bulk_create(rows)
             rows.clear()
-
-
-def _inserts(table: Table, rows: list[Row]) -> list[Change]:
-    return [Change(Kind.INSERT, table, table.names, list(rows))] if rows else []
-
-
-def _updates(table: Table, said: dict[UUID, dict[str, Any]]) -> list[Change]:
-    """One change for each set of columns that are set together."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for key, values in said.items():
-        groups.setdefault((*values, "id"), []).append((*values.values(), key))
-    return [Change(Kind.UPDATE, table, names, rows) for names, rows in groups.items()]
-
-
-def _deletes(table: Table, keys: list[UUID]) -> list[Change]:
-    return [Change(Kind.DELETE, table, ("id",), [(key,) for key in keys])] if keys else []

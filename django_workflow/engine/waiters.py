@@ -18,8 +18,9 @@ from django.db.models import Max
 from django_workflow.engine.intake import run_ended
 from django_workflow.engine.local_requests import Asked
 from django_workflow.engine.records import encode_config, printable
+from django_workflow.engine.run_state import RunState
 from django_workflow.engine.runs import append_result, wake_up
-from django_workflow.engine.unit_of_work import RunState, UnitOfWork
+from django_workflow.engine.unit_of_work import UnitOfWork
 from django_workflow.models import InputRequest, Run, Step, Waiter
 from django_workflow.protocol.headers import header_lists
 from django_workflow.protocol.identifiers import message_id_of, uuid7

@@ -23,6 +23,7 @@ from django.db import InterfaceError, OperationalError, connections
 
 from django_workflow.conf import HEARTBEAT_SECONDS, get_settings
 from django_workflow.engine import cycle, local_requests, scheduler
+from django_workflow.engine.after import After
 from django_workflow.engine.chores import CHORE_SECONDS, do_chore
 from django_workflow.engine.clock import SystemClock
 from django_workflow.engine.committer import Committer, Writer
@@ -50,7 +51,6 @@ from django_workflow.engine.session import Session
 from django_workflow.engine.shared import remember, send_signals, shared_cache
 from django_workflow.engine.short_deliveries import MOST_READY, Durations, Room, Runner, ShortDeliveries
 from django_workflow.engine.timers import Timers
-from django_workflow.engine.unit_of_work import After
 from django_workflow.engine.wake import Bell, Listeners
 from django_workflow.kept_connections import KeptConnections
 

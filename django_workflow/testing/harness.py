@@ -10,6 +10,7 @@ from uuid import UUID
 from django_workflow.client.client import get_client
 from django_workflow.conf import get_settings
 from django_workflow.engine import cycle, scheduler, waiters
+from django_workflow.engine.after import After
 from django_workflow.engine.clock import current_clock
 from django_workflow.engine.committer import Writer
 from django_workflow.engine.dispatch import Dispatcher
@@ -17,7 +18,6 @@ from django_workflow.engine.facts import Fact
 from django_workflow.engine.leases import claim
 from django_workflow.engine.records import Lease
 from django_workflow.engine.shared import remember, send_signals, shared_cache
-from django_workflow.engine.unit_of_work import After
 from django_workflow.errors import Misconfigured
 from django_workflow.protocol.identifiers import uuid7
 from django_workflow.protocol.requests import Notified

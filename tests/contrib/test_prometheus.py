@@ -18,10 +18,10 @@ from pytest_django import DjangoAssertNumQueries
 
 from django_workflow import WorkflowContext, signals, workflow
 from django_workflow.authoring.registry import registry as workflows
+from django_workflow.engine.after import After
 from django_workflow.engine.committer import Committer, Written
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.meters import use_meter
-from django_workflow.engine.unit_of_work import After
 from django_workflow.testing import run_workflows, workflow_clock
 from django_workflow.testing.factories import make_delivery, make_run, make_worker
 

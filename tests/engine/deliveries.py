@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django_workflow.engine.after import After
 from django_workflow.engine.committer import Writer
 from django_workflow.engine.facts import Answer, Settlement, Taken
 from django_workflow.engine.leases import claim
 from django_workflow.engine.records import Lease
 from django_workflow.engine.shared import remember, shared_cache
 from django_workflow.engine.transport import EngineTransport
-from django_workflow.engine.unit_of_work import After
 from django_workflow.models import Run
 from django_workflow.protocol.identifiers import new_run_id, uuid7
 from django_workflow.protocol.publish import FEATURES, Message, WorkflowFields

@@ -11,12 +11,12 @@ from django.db import DataError, OperationalError, connection, connections, tran
 from django.test.utils import CaptureQueriesContext
 
 from django_workflow.engine import committer as committer_module
+from django_workflow.engine.after import After
 from django_workflow.engine.committer import Committer
 from django_workflow.engine.facts import Answer, Emitted, StepStarted
 from django_workflow.engine.local_requests import Asked
 from django_workflow.engine.records import Lease
 from django_workflow.engine.short_deliveries import Room
-from django_workflow.engine.unit_of_work import After
 from django_workflow.models import Attempt, ChannelEvent, Delivery, JournalEntry, Run, Step, Waiter
 from django_workflow.protocol.requests import Batch, CancelRun, Wait
 from django_workflow.testing import WorkflowClock

@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 from django_workflow import WorkflowContext, step, workflow
 from django_workflow.client.client import get_client
 from django_workflow.engine import cycle
+from django_workflow.engine.after import After
 from django_workflow.engine.clock import use_clock
 from django_workflow.engine.committer import Writer
 from django_workflow.engine.dispatch import Dispatcher
@@ -37,7 +38,6 @@ from django_workflow.engine.facts import Fact
 from django_workflow.engine.leases import MAX_RESCUES, claim
 from django_workflow.engine.records import Lease
 from django_workflow.engine.shared import remember, shared_cache
-from django_workflow.engine.unit_of_work import After
 from django_workflow.errors import RunEnded
 from django_workflow.models import DeadLetter, Delivery, JournalEntry, Run, Waiter
 from django_workflow.models import Worker as WorkerRow

@@ -16,7 +16,7 @@ from django.db.models.fields import AutoFieldMixin
 Row = tuple[Any, ...]
 
 RUN_COLUMNS = ("id", "run_id", "status", "group_open", "started_at", "parent_id", "why")
-"""What is read of a run together with its lock: see `unit_of_work.RunState`."""
+"""What is read of a run together with its lock: see `run_state.RunState`."""
 
 
 class Table:
@@ -93,3 +93,19 @@ class Held:
     worker_key: UUID | None
     run: Row
     newest: int | None
+
+
+def inserts(table: Table, rows: list[Row]) -> list[Change]:
+    return [Change(Kind.INSERT, table, table.names, list(rows))] if rows else []
+
+
+def updates(table: Table, said: dict[UUID, dict[str, Any]]) -> list[Change]:
+    """One change for each set of columns that are set together."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for key, values in said.items():
+        groups.setdefault((*values, "id"), []).append((*values.values(), key))
+    return [Change(Kind.UPDATE, table, names, rows) for names, rows in groups.items()]
+
+
+def deletes(table: Table, keys: list[UUID]) -> list[Change]:
+    return [Change(Kind.DELETE, table, ("id",), [(key,) for key in keys])] if keys else []
