@@ -105,9 +105,10 @@ class Worker:
 
     def start(self) -> None:
         """Register the worker and start its threads. Raises DatabaseError when the database does not answer."""
+        scheduler.reconcile(self.alias, self._clock.now())
+        # What may fail comes before: nobody would take a worker off the list that did not start.
         self._row = worker = enlist(self.alias, self._clock.now(), self.concurrency)
         self.key = worker.pk
-        scheduler.reconcile(self.alias, self._clock.now())
         cache = shared_cache(self.alias)
         cache.expects_deliveries = True
         self._network = Network(self.concurrency)

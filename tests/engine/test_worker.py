@@ -137,6 +137,16 @@ def test_a_worker_prunes_what_retention_no_longer_keeps(running: Worker) -> None
 
 @pytest.mark.sqlite
 @pytest.mark.postgresql  # PyMySQL raises when what is closed is closed again
+def test_a_start_that_fails_lists_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OperationalError("the connection was cut")
+
+    monkeypatch.setattr(worker_module.scheduler, "reconcile", refuse)
+    with pytest.raises(OperationalError):
+        Worker().start()
+    assert not WorkerRow.objects.exists()
+
+
 def test_a_worker_leaves_in_order_although_its_idle_connection_was_cut() -> None:
     worker = Worker(concurrency=1)
     worker.start()
