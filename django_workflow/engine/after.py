@@ -27,3 +27,14 @@ class After:
     events: list[tuple[str, str, str]] = field(default_factory=list)
     signals: list[tuple[Signal, dict[str, Any]]] = field(default_factory=list)
     wake: bool = False
+
+    def add(self, later: After) -> None:
+        """Have what follows a later commit as well."""
+        self.followups += later.followups
+        self.started += later.started
+        self.remembered += later.remembered
+        self.forgotten += later.forgotten
+        self.events += later.events
+        self.signals += later.signals
+        self.channels.update(later.channels)
+        self.wake = self.wake or later.wake

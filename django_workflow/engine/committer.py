@@ -87,7 +87,9 @@ class Writer:
         left = 0
         for run_facts in runs:
             try:
-                _merge(written, self._write_alone(run_facts))
+                alone = self._write_alone(run_facts)
+                written.after.add(alone.after)
+                written.busy += alone.busy
             except (OperationalError, InterfaceError) as error:
                 failure = error
                 left += 1
@@ -210,18 +212,6 @@ def _tell_continuations(batch: Sequence[Fact], busy: Sequence[Fact]) -> None:
     for fact in batch:
         if isinstance(fact, Settlement) and fact.continuation is not None and id(fact) not in waiting:
             fact.continuation.settled.set()
-
-
-def _merge(into: Written, part: Written) -> None:
-    into.after.followups += part.after.followups
-    into.after.started += part.after.started
-    into.after.remembered += part.after.remembered
-    into.after.forgotten += part.after.forgotten
-    into.after.events += part.after.events
-    into.after.signals += part.after.signals
-    into.after.channels.update(part.after.channels)
-    into.after.wake = into.after.wake or part.after.wake
-    into.busy += part.busy
 
 
 class Committer:

@@ -24,6 +24,7 @@ from django.db import InterfaceError, OperationalError, connections
 from django_workflow.conf import HEARTBEAT_SECONDS, get_settings
 from django_workflow.engine import cycle, local_requests, scheduler
 from django_workflow.engine.after import After
+from django_workflow.engine.announcements import Announcements
 from django_workflow.engine.chores import CHORE_SECONDS, do_chore
 from django_workflow.engine.clock import SystemClock
 from django_workflow.engine.committer import Committer, Writer
@@ -77,7 +78,7 @@ class Worker:
         self._leases: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
         self._durations = Durations()
         self._timers = Timers(self.alias)
-        self._announcements: queue.SimpleQueue[After | None] = queue.SimpleQueue()
+        self._announcements = Announcements(self._tell)
         self._lock = Lock()
         self._connections = KeptConnections()
         self._orphans: set[tuple[UUID, int]] = set()
@@ -126,7 +127,7 @@ class Worker:
             logger.error("Deliveries in this process do not reach their workflows: %s.", reason)
         self._spawn("claims", self._claim_loop)
         self._spawn("duties", self._duty_loop)
-        self._spawn("announcer", self._announce_loop)
+        self._spawn("announcer", self._announcements.run)
         self._spawn("chores", self._chore_loop)
         for number in range(self.concurrency):
             self._spawn(f"pool-{number}", self._pool_loop)
@@ -155,7 +156,7 @@ class Worker:
         self._bell.ring()
         for _ in range(self.concurrency):
             self._leases.put(None)
-        self._announcements.put(None)
+        self._announcements.stop()
         self._listeners.stop()
         self._bell.close()
         for thread in self._threads:
@@ -402,12 +403,11 @@ class Worker:
         if after.channels or after.events or after.signals:
             self._announcements.put(after)
 
-    def _announce_loop(self) -> None:
-        while (after := self._announcements.get()) is not None:
-            try:
-                send_signals(self.alias, after)
-            except Exception as error:
-                self._note("announcements", error)
+    def _tell(self, after: After) -> None:
+        try:
+            send_signals(self.alias, after)
+        except Exception as error:
+            self._note("announcements", error)
 
     # Duties
 
