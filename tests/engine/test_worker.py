@@ -135,8 +135,6 @@ def test_a_worker_prunes_what_retention_no_longer_keeps(running: Worker) -> None
     eventually(lambda: list(Run.objects.all()) == [kept])
 
 
-@pytest.mark.sqlite
-@pytest.mark.postgresql  # PyMySQL raises when what is closed is closed again
 def test_a_start_that_fails_lists_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OperationalError("the connection was cut")
@@ -147,6 +145,8 @@ def test_a_start_that_fails_lists_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not WorkerRow.objects.exists()
 
 
+@pytest.mark.sqlite
+@pytest.mark.postgresql  # PyMySQL raises when what is closed is closed again
 def test_a_worker_leaves_in_order_although_its_idle_connection_was_cut() -> None:
     worker = Worker(concurrency=1)
     worker.start()
