@@ -9,7 +9,7 @@ from django_workflow.engine import cycle
 from django_workflow.engine.after import After
 
 LOOK_SECONDS = 0.25
-"""How old a look may be: less than the shortest time-out (1 s), so that no wait that begins meanwhile ends late."""
+"""How old a look may be. A wait that begins after it is seen by the next one, well before its time is up."""
 
 
 class Timers:
@@ -18,11 +18,16 @@ class Timers:
         self._looked_at: float | None = None
         self.next_at: datetime | None = None
         """When the next wait ends or schedule fires, by the last look."""
+        self.again_in: float | None = None
+        """Seconds until the next look is owed; None after one: until something rings, there is nothing to see."""
 
     def keep(self, now: datetime) -> list[After]:
         """End waits and fire schedules that are due; what follows the commits."""
-        if not self._must_look(now):
+        age = None if self._looked_at is None else time.monotonic() - self._looked_at
+        if age is not None and age < LOOK_SECONDS and (self.next_at is None or self.next_at > now):
+            self.again_in = LOOK_SECONDS - age
             return []
+        self.again_in = None
         self.next_at = cycle.next_timer(self._alias)
         done: list[After] = []
         if self.next_at is not None and self.next_at <= now:
@@ -31,8 +36,3 @@ class Timers:
             self.next_at = cycle.next_timer(self._alias)
         self._looked_at = time.monotonic()
         return done
-
-    def _must_look(self, now: datetime) -> bool:
-        if self._looked_at is None or time.monotonic() - self._looked_at >= LOOK_SECONDS:
-            return True
-        return self.next_at is not None and self.next_at <= now

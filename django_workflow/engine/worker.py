@@ -254,7 +254,8 @@ class Worker:
         self._take(claimed.leases)
         instants = [at for at in (claimed.next_due_at, self._timers.next_at) if at is not None]
         pause = min(((at - self._clock.now()).total_seconds() for at in instants), default=IDLE_POLL)
-        return (IDLE_POLL if free <= 0 else max(pause, 0.001)), bool(claimed.leases)
+        pause = IDLE_POLL if free <= 0 else max(pause, 0.001)
+        return min(pause, self._timers.again_in or IDLE_POLL), bool(claimed.leases)
 
     def _take(self, leases: list[Lease]) -> None:
         with self._lock:

@@ -52,6 +52,16 @@ def test_one_look_serves_many_claims(
         found.keep(workflow_clock.now())
 
 
+def test_whoever_did_not_look_knows_when_to(workflow_clock: WorkflowClock, monotonic: Monotonic) -> None:
+    """Else a worker would sleep through the end of a wait that began since the last look."""
+    found = Timers(ALIAS)
+    found.keep(workflow_clock.now())
+    assert found.again_in is None
+    monotonic.seconds += LOOK_SECONDS / 4
+    found.keep(workflow_clock.now())
+    assert found.again_in == pytest.approx(LOOK_SECONDS * 3 / 4)
+
+
 def test_a_wait_that_begins_after_a_look_ends_in_time(workflow_clock: WorkflowClock, monotonic: Monotonic) -> None:
     found = Timers(ALIAS)
     found.keep(workflow_clock.now())
