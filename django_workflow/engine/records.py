@@ -159,7 +159,7 @@ def decode_message_config(text: str) -> StoredMessage | None:
     return _message_decoder.decode(text) if text else None
 
 
-def lease_of(row: Delivery, worker_key: UUID, *, fence: int | None = None) -> Lease:
+def lease_of(row: Delivery, worker_key: UUID) -> Lease:
     return Lease(
         key=row.pk,
         run_key=row.run_id,
@@ -179,7 +179,7 @@ def lease_of(row: Delivery, worker_key: UUID, *, fence: int | None = None) -> Le
         flow_key=row.flow_key,
         created_at=row.created_at,
         worker_key=worker_key,
-        fence=row.fence if fence is None else fence,
+        fence=row.fence,
         rescues=row.rescues,
         queue=row.queue,
         queue_key=row.queue_key,

@@ -318,10 +318,11 @@ class UnitOfWork:
         """
         if self.worker_key is None:
             return False
-        lease = lease_of(row, self.worker_key, fence=1)
+        lease = lease_of(row, self.worker_key)
         if (self.is_asked or not row.solo) and not self.room.take(lease):
             return False
-        row.worker_id, row.fence = self.worker_key, 1
+        row.worker_id = self.worker_key
+        row.fence = lease.fence = 1
         lease.claimed_at = self.now
         self.continue_with(lease)
         return True
