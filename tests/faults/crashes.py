@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import signal
 from itertools import count
+from random import Random
 from threading import Event, Thread, current_thread
 from typing import Any, NoReturn
 
 POINTS = ("before-commit", "during-commit", "after-commit", "before-response", "after-response")
 REFUSALS = ("deadlock", "serialization", "unanswered")
-"""Instead of an end: every nth commit is refused; `unanswered`: is made, and its answer is lost on the way."""
+"""Instead of an end: of n commits one is refused; `unanswered`: is made, and its answer is lost on the way."""
 
 
 def end() -> NoReturn:
@@ -24,11 +25,13 @@ def end() -> NoReturn:
 
 
 def install(point: str, number: int) -> None:
-    """End this process at the `number`th time that it comes to `point`; or refuse every `number`th commit."""
-    numbers = count(1)
+    """End this process at the `number`th time that it comes to `point`; or refuse one commit of `number`."""
     if point in REFUSALS:
-        _refuse_commits(point, lambda: next(numbers) % number == 0)
+        # At random: a worker whose turn is three commits would have the same one of them refused for ever.
+        dice = Random(number)
+        _refuse_commits(point, lambda: dice.randrange(number) == 0)
         return
+    numbers = count(1)
     assert point in POINTS
     when, what = point.split("-")
     if what == "commit":
