@@ -4,6 +4,9 @@ Takes rows and instants and gives places in per cent of the width; templates dra
 step did: it was queued, ran, backed off between attempts, waited or slept. Three scales keep milliseconds and weeks
 readable: `fold` cuts out stretches of more than a minute in which nothing ran, `linear` leaves them in, `log` gives
 each power of ten the same room.
+
+A run that goes on with another, or forks it, took steps over that were done before it was made. They have no bar: the
+line of time is this run's own.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 
@@ -255,6 +258,9 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
+    """`taken_over` are the rows, without bars, of steps that an earlier run did."""
+
+    taken_over: Sequence[Row]
     groups: Sequence[Group]
     scale: Scale
     ticks: Sequence[Tick]
@@ -281,9 +287,12 @@ class Window:
 
 
 def whole_window(run: Run, steps: Sequence[Step], now: datetime, scale: str) -> Window:
-    """From the run's creation to its end, or to now. Steps that it took over from an earlier run are older."""
-    start = min([run.created_at, *(step.started_at for step in steps if step.started_at)])
-    end = max([run.finished_at or now, *(step.finished_at for step in steps if step.finished_at)])
+    """From the run's creation to its end, or to now, with all that its own steps did."""
+    own = [step for step in steps if not run.took_over(step)]
+    start = run.created_at
+    if not run.goes_on:
+        start = min([start, *(step.started_at for step in own if step.started_at)])
+    end = max([run.finished_at or now, *(step.finished_at for step in own if step.finished_at)])
     return Window(start, max(end, start + timedelta(milliseconds=1)), scale, origin=start)
 
 
@@ -291,7 +300,7 @@ def draw(
     run: Run, steps: Sequence[Step], attempts: Sequence[Attempt], window: Window, now: datetime, first_since: datetime
 ) -> Timeline:
     """The picture of these steps. `first_since` is when the first of them could have begun: the run's start, or the end
-    of what came before."""
+    of what came before. What the run did not take over began after it was made."""
     by_step: dict[int, list[Attempt]] = {}
     for attempt in attempts:
         if attempt.step_id is not None:
@@ -309,11 +318,20 @@ def draw(
                 since = step.finished_at
         if parallel:
             since = max((instant for instant in done if instant is not None), default=None)
-    scale = _scale(window, [span for some in spans.values() for span in some if span.kind == RUNNING])
+        if since is not None and run.goes_on:
+            since = max(since, run.created_at)
+    own = {step.step_id for step in steps if not run.took_over(step)}
+    scale = _scale(window, [span for number in own for span in spans[number] if span.kind == RUNNING])
     rows = [_row(step, spans[step.step_id], scale, window) for step in steps]
-    shown = {piece.kind for row in rows for piece in row.pieces}
+    groups = [
+        replace(group, rows=kept)
+        for group in _groups(rows)
+        if (kept := [row for row in group.rows if row.step.step_id in own])
+    ]
+    shown = {piece.kind for group in groups for row in group.rows for piece in row.pieces}
     return Timeline(
-        groups=_groups(rows),
+        taken_over=[row for row in rows if row.step.step_id not in own],
+        groups=groups,
         scale=scale,
         ticks=_ticks(scale, window),
         kinds=[(kind, words) for kind, words in kind_words().items() if kind in shown],

@@ -21,6 +21,8 @@ from django_workflow.models.fields import ExactCharField, key_field
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from django_workflow.models.step import Step
+
 
 class RunQuerySet(models.QuerySet["Run"]):
     def in_place_of(self, key: UUID) -> Self:
@@ -221,3 +223,12 @@ class Run(models.Model):
     def duration(self) -> timedelta | None:
         """From the first call to the end; None while either is open."""
         return self.finished_at - self.started_at if self.started_at and self.finished_at else None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it began with results of an earlier run: it resumes or forks it."""
+        return self.trigger_kind in (self.TriggerKind.RESUME, self.TriggerKind.FORK)
+
+    def took_over(self, step: Step) -> bool:
+        """Whether an earlier run did this step of ours: it was over when this run was made."""
+        return self.goes_on and step.finished_at is not None and step.finished_at <= self.created_at

@@ -297,8 +297,9 @@ def _current(steps: Sequence[Step]) -> Step | None:
 
 
 def _bars(snapshot: Snapshot, now: datetime) -> dict[int, Bar]:
-    """A bar for each step that began, from the first of those shown to the last end or to now."""
-    begun = [(step, step.started_at, step.finished_at or now) for step in snapshot.steps if step.started_at]
+    """A bar for each step that this run began, from the first of those shown to the last end or to now."""
+    own = [step for step in snapshot.steps if not snapshot.run.took_over(step)]
+    begun = [(step, step.started_at, step.finished_at or now) for step in own if step.started_at]
     if not begun:
         return {}
     first = min(start for _step, start, _end in begun)

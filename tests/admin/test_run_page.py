@@ -231,6 +231,22 @@ def test_the_journal_tells_what_the_engine_was_told(viewing: Client) -> None:
     assert SECRETS not in page.content.decode()
 
 
+def test_the_timeline_of_a_resumed_run_folds_what_the_earlier_run_did(viewing: Client) -> None:
+    first = make_finished_run(status=Run.Status.FAILED)
+    run = make_run(resumed_from=first, first_run=first, trigger_kind=Run.TriggerKind.RESUME)
+    hour_ago = run.created_at - timedelta(hours=1)
+    make_step(run, name="reserve", started_at=hour_ago, finished_at=hour_ago)
+    make_step(run, name="charge", started_at=run.created_at)
+    page = viewing.get(f"/admin/django_workflow/run/{run.pk}/change/", {"view": "timeline"}).content.decode()
+    folded = page.partition('<details class="wfa-tl-row wfa-tl-before">')[2].partition("</ol></details>")[0]
+    assert "1 step was done by an earlier run" in folded
+    assert first.run_id in folded
+    assert "<b>reserve</b>" in folded
+    assert "<rect" not in folded
+    assert "<b>charge</b>" not in folded
+    assert "Resumed from" in page
+
+
 VIEWS = ("timeline", "steps", "events", "attempts", "raw")
 
 

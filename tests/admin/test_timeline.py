@@ -131,6 +131,35 @@ def test_parallel_branches_stand_in_one_box() -> None:
     assert groups[1].title == "3 steps in parallel"
 
 
+@pytest.mark.parametrize("kind", [Run.TriggerKind.RESUME, Run.TriggerKind.FORK])
+def test_steps_of_an_earlier_run_have_no_bar(kind: str) -> None:
+    day = 86_400
+    done = [step(1, 0, 2), step(2, 2, 4, concurrent=2)]
+    own = [step(3, day + 5, day + 6, concurrent=2), step(4, day + 7, day + 9)]
+    run = Run(created_at=at(day), finished_at=at(day + 10), status=Run.Status.SUCCESS, trigger_kind=kind)
+    window = timeline.whole_window(run, [*done, *own], at(day + 10), "linear")
+    assert (window.start, window.end) == (at(day), at(day + 10))
+    picture = timeline.draw(run, [*done, *own], [], window, at(day + 10), at(day))
+    assert [(row.step.step_id, row.length) for row in picture.taken_over] == [(1, "2.0 s"), (2, "2.0 s")]
+    assert [(group.parallel, [row.step.step_id for row in group.rows]) for group in picture.groups] == [
+        (2, [3]),
+        (1, [4]),
+    ]
+    # They waited in a queue since the run was made, and not since the earlier run's last step ended.
+    assert [(piece.kind, piece.x, piece.width) for piece in picture.groups[0].rows[0].pieces] == [
+        (QUEUED, 0, 50),
+        (RUNNING, 50, 10),
+    ]
+
+
+def test_a_sleep_that_an_earlier_run_began_goes_on_from_the_left_edge() -> None:
+    run = Run(created_at=at(100), status=Run.Status.SLEEPING, trigger_kind=Run.TriggerKind.RESUME)
+    asleep = step(1, 10, None, step_type="SleepFor", status=Step.Status.SLEEPING)
+    picture = timeline.draw(run, [asleep], [], timeline.whole_window(run, [asleep], at(200), "fold"), at(200), at(100))
+    assert picture.taken_over == []
+    assert [(piece.kind, piece.x, piece.width) for piece in picture.groups[0].rows[0].pieces] == [(SLEEPING, 0, 100)]
+
+
 @pytest.mark.parametrize("scale", timeline.SCALES)
 @pytest.mark.parametrize("length", [0.004, 3, 90_000, 3_000_000])
 def test_bars_and_ticks_stay_inside_and_apart(scale: str, length: float) -> None:

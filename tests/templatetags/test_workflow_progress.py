@@ -525,3 +525,18 @@ def test_what_is_too_short_for_a_timeline_is_a_line(superuser: User) -> None:
         )
     shown = widget.make_widget(run.run_id, superuser, widget.Options(view="timeline"), NOW)
     assert [(step.bar.start, step.bar.width) for step in shown.steps if step.bar] == [(0, 4), (996, 4)]
+
+
+def test_a_timeline_has_no_bar_for_what_an_earlier_run_did(superuser: User) -> None:
+    run = make_run(status=Run.Status.RUNNING, created_at=NOW, started_at=NOW, trigger_kind=Run.TriggerKind.RESUME)
+    for number, start in enumerate([timedelta(days=-7), timedelta()], start=1):
+        run.steps.create(
+            step_id=number,
+            name="quick",
+            step_type="Run",
+            status=Step.Status.SUCCESS,
+            started_at=NOW + start,
+            finished_at=NOW + start + timedelta(seconds=5),
+        )
+    shown = widget.make_widget(run.run_id, superuser, widget.Options(view="timeline"), NOW + timedelta(seconds=5))
+    assert [(step.bar.start, step.bar.width) if step.bar else None for step in shown.steps] == [None, (0, 1000)]
