@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from django_workflow.models import BulkOperation, FlowKey, Run, Schedule, Waiter
 from django_workflow.realtime.channel import Realtime
-from django_workflow.testing.factories import make_run, make_worker
+from django_workflow.testing.factories import make_delivery, make_run, make_worker
 from tests.admin.builders import make_dead_letter, make_schedule
 from tests.admin.test_browser import ours
 from tests.admin.test_browser import session as session
@@ -32,7 +32,7 @@ def paths(live_server: Any) -> dict[str, str]:
     schedule = make_schedule(schedule_id="hourly", workflow=parcel_in_admin.name)
     FlowKey.objects.create(key=long, rate=5)
     make_run(workflow="gone_from_code", status=Run.Status.SLEEPING)
-    make_worker(host=long)
+    make_delivery(waiter.run, worker=make_worker(host=long), step_name=long)
     BulkOperation.objects.create(name=long, action="cancel", reason=long, created_at=timezone.now())
     Realtime().channel(long).emit("tick", {"text": long})
     base = f"{live_server.url}/admin/django_workflow/"
@@ -51,6 +51,7 @@ def paths(live_server: Any) -> dict[str, str]:
         "backfill": f"{base}schedule/{schedule.pk}/do/backfill/",
         "operations": f"{base}bulkoperation/",
         "keys": f"{base}flowkey/",
+        "deliveries": f"{base}delivery/",
         "health": f"{base}worker/",
         "channels": f"{base}channel/",
         "channel": f"{base}channel/{long}/change/",
@@ -86,6 +87,23 @@ def test_every_page_fits_and_holds_to_policy_and_guidelines(
         assert wrong == [], name  # before axe, whose own styles the policy blocks
         assert ours(page) == [], name
         wrong.clear()
+    context.close()
+
+
+def test_on_a_phone_the_rows_of_lists_are_cards_with_headings(
+    browser: Browser, session: str, paths: dict[str, str]
+) -> None:
+    viewport: Any = {"width": 360, "height": 900}
+    context, page, wrong = opened(browser, session, paths["index"], viewport=viewport)
+    for name in ("failed", "schedules", "operations", "keys", "deliveries", "health"):
+        page.goto(paths[name])
+        box = page.locator("#changelist .results")
+        assert box.evaluate("box => box.scrollWidth <= box.clientWidth"), f"{name} scrolls inside its box"
+    heading = page.locator("#result_list .field-concurrency").evaluate(
+        "cell => getComputedStyle(cell, '::before').content"
+    )
+    assert heading == '"Concurrency"'
+    assert wrong == []
     context.close()
 
 

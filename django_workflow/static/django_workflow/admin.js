@@ -23,3 +23,16 @@ if (navigator.clipboard) {
         if (button) copy(button);
     });
 }
+
+// On phones the rows of a list are cards, which have no table head: each cell has its heading at hand.
+document.addEventListener("DOMContentLoaded", () => {
+    const list = document.querySelector("#result_list");
+    if (!list) return;
+    const headings = [...list.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
+    for (const row of list.tBodies[0].rows) {
+        [...row.cells].forEach((cell, column) => {
+            if (headings[column]) cell.dataset.heading = headings[column];
+        });
+    }
+    document.body.classList.add("wfa-headed");
+});
