@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import weakref
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from django_workflow.management.commands import workflow_worker
+
+
+@pytest.fixture(autouse=True)
+def _thawed() -> Iterator[None]:
+    """The command runs in this process, whose objects are collected again after it."""
+    yield
+    gc.unfreeze()
 
 
 class Stuck:
@@ -37,6 +47,36 @@ def test_programs_are_told_by_lines_of_json(monkeypatch: pytest.MonkeyPatch) -> 
     assert [line["event"] for line in lines] == ["started", "stuck"]
     assert all(set(line) == {"event", "at", "pid"} for line in lines)
     assert Stuck.concurrency == 3
+
+
+class Loaded:
+    """Something that a starting worker loads."""
+
+
+def test_collections_pass_over_what_is_loaded_when_work_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loading(Stuck):
+        kept: ClassVar[Loaded]
+        dropped: ClassVar[weakref.ref[Loaded]]
+
+        def start(self) -> None:
+            kept, dropped = Loaded(), Loaded()
+            dropped.itself = dropped  # type: ignore[attr-defined] # only a collection finds it
+            Loading.kept, Loading.dropped = kept, weakref.ref(dropped)
+
+        @property
+        def healthy(self) -> bool:  # type: ignore[override]
+            assert gc.get_freeze_count() > 0
+            assert not any(found is Loading.kept for found in gc.get_objects())
+            assert Loading.dropped() is None, "garbage was frozen instead of collected"
+            assert gc.isenabled()
+            return False
+
+    monkeypatch.setattr(workflow_worker, "Supervisor", Loading)
+    monkeypatch.setattr(workflow_worker, "HEALTH_INTERVAL", 0.0)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    with pytest.raises(SystemExit) as left:
+        call_command("workflow_worker", stdout=io.StringIO(), stderr=io.StringIO())
+    assert left.value.code == 2
 
 
 def test_a_worker_of_nothing_is_refused() -> None:
