@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 
 from django_workflow.engine.sql import hot_statements
 from django_workflow.engine.sql.changes import Change, Kind, Table
@@ -211,14 +212,62 @@ def test_many_leases_are_read_at_once(hand: Hand) -> None:
     assert len(hot_statements("default").read(leases)) == len(leases) == 601
 
 
-@pytest.mark.postgresql
-def test_pooled_connections_get_no_prepared_statements(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
-    start()
-    leases = hand.claim()
-    monkeypatch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", True)
+@pytest.fixture
+def unprepared() -> Callable[[], int]:
+    """Nothing is prepared on the connection. Gives how many statements are by now."""
+
+    def count() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_prepared_statements")
+            return int(cursor.fetchone()[0])
+
     with connection.cursor() as cursor:
         cursor.execute("DEALLOCATE ALL")
-        connection.connection._prepared.clear()
-        hot_statements("default").read(leases)
-        cursor.execute("SELECT count(*) FROM pg_prepared_statements")
-        assert cursor.fetchone() == (0,)
+    connection.connection._prepared.clear()
+    return count
+
+
+@pytest.mark.postgresql
+def test_statements_are_prepared_at_their_first_execution(hand: Hand, unprepared: Callable[[], int]) -> None:
+    start()
+    leases = hand.claim()
+    before = unprepared()
+    hot_statements("default").read(leases)
+    assert unprepared() == before + 1
+    hot_statements("default").read(leases)
+    Run.objects.first()
+    assert unprepared() == before + 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_column_of_another_type_asks_for_another_connection(hand: Hand) -> None:
+    """A migration beside a worker: the prepared statement is of no more use, and its facts are written again."""
+    start()
+    leases = hand.claim()
+    hot_statements("default").read(leases)
+    beside = connection.copy()
+    status = Run._meta.get_field("status")
+    try:
+        with beside.cursor() as cursor:
+            cursor.execute(f'ALTER TABLE {Run._meta.db_table} ALTER COLUMN "status" TYPE varchar(99)')
+        with pytest.raises(OperationalError):
+            hot_statements("default").read(leases)
+        connection.close()
+        assert len(hot_statements("default").read(leases)) == 1
+    finally:
+        with beside.cursor() as cursor:
+            cursor.execute(f'ALTER TABLE {Run._meta.db_table} ALTER COLUMN "status" TYPE {status.db_type(connection)}')
+        beside.close()
+
+
+@pytest.mark.postgresql
+def test_pooled_connections_get_no_prepared_statements(
+    hand: Hand, unprepared: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    leases = hand.claim()
+    before = unprepared()
+    monkeypatch.setitem(connection.settings_dict, "DISABLE_SERVER_SIDE_CURSORS", True)
+    hot_statements("default").read(leases)
+    assert unprepared() == before
