@@ -217,8 +217,8 @@ def _tell_continuations(batch: Sequence[Fact], busy: Sequence[Fact]) -> None:
 class Committer:
     """The thread that writes. `done` gets the After of each committed batch, on this thread.
 
-    With `make` (SQLite, which has one writer anyway) it makes the short deliveries itself, see `short_deliveries`, and
-    then writes what they and the pool's left behind.
+    With `make` it makes short deliveries itself, see `short_deliveries` (on SQLite, which has one writer anyway, all of
+    them), and then writes what they and the pool's left behind.
     """
 
     def __init__(

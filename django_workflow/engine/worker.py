@@ -2,8 +2,9 @@
 
 One thread claims and keeps the timers, a fixed pool makes the deliveries, the committer writes, one has the duties
 (heartbeat, rescue, step starts that take a while), and one the chores of the layers above. Deliveries that were short
-the last time do not go to the pool: on SQLite the committer makes them itself, elsewhere a runner. All threads are made
-before the first delivery, for none can be made while an interpreter shuts down.
+the last time do not go to the pool: on SQLite the committer makes them itself, elsewhere a runner, or the committer if
+there is nothing else to do. All threads are made before the first delivery, for none can be made while an interpreter
+shuts down.
 """
 
 from __future__ import annotations
@@ -99,7 +100,6 @@ class Worker:
         self._threads: list[Thread] = []
         self.committer: Committer | None = None
         self._runner: Runner | None = None
-        self._short: ShortDeliveries
         self._dispatcher: Dispatcher | None = None
 
     # Life
@@ -117,11 +117,9 @@ class Worker:
         writer = Writer(self.alias, worker.pk, cache, self._clock.now, self._may_continue, self._room)
         self.committer = Committer(writer, self._committed, self._make, self._delivered)
         self.committer.start()
-        self._short = self.committer.short
         if connections[self.alias].vendor != "sqlite":
             self._runner = Runner(self._make, self._delivered, self.committer.put)
             self._runner.role.start()
-            self._short = self._runner.short
         self._listeners.start()
         if get_settings().base_url is None and (reason := blocked_by()):
             logger.error("Deliveries in this process do not reach their workflows: %s.", reason)
@@ -204,7 +202,7 @@ class Worker:
         return done()
 
     def _give_back_queued(self) -> None:
-        leases = self._short.take_all()
+        leases = [lease for short in self._short for lease in short.take_all()]
         with suppress(queue.Empty):
             while (lease := self._leases.get_nowait()) is not None:
                 leases.append(lease)
@@ -270,9 +268,21 @@ class Worker:
             else:
                 self._leases.put(lease)
         if short:
-            self._short.add(short)
+            self._short_for(short).add(short)
         if self._suspects:
             self._start_suspect()
+
+    @property
+    def _short(self) -> list[ShortDeliveries]:
+        """Where short deliveries wait."""
+        assert self.committer is not None
+        return [self.committer.short] + ([] if self._runner is None else [self._runner.short])
+
+    def _short_for(self, leases: list[Lease]) -> ShortDeliveries:
+        """Where these are made. A step of a lone run: where its facts are written, for two threads would take turns."""
+        assert self.committer is not None
+        is_alone = self.committer.role.is_mine and self._in_flight == len(leases) == 1
+        return self.committer.short if self._runner is None or is_alone else self._runner.short
 
     def _start_suspect(self) -> None:
         with self._lock:
@@ -293,7 +303,7 @@ class Worker:
         """For deliveries that nobody has to claim; none while older ones wait for that."""
         if self._draining.is_set() or self._backlog:
             return Room()
-        short = len(self._short)
+        short = sum(map(len, self._short))
         others = self.concurrency * 2 - (self._in_flight - short)
         return Room(MOST_READY - short, others, self._durations.is_short)
 
