@@ -13,6 +13,7 @@ from collections.abc import Callable
 from threading import Event
 from typing import Any, Protocol
 
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import connections
 
 from django_workflow.protocol import headers as h
@@ -56,20 +57,19 @@ class Asked:
 
     async def await_(self, is_alive: Callable[[], bool]) -> Any:
         """The same without a thread that waits."""
-        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        told = loop.create_future()
         self._told = lambda: _tell(loop, told)
         while not self._settled.is_set():
-            try:
-                await asyncio.wait_for(told.wait(), LOOK_AGAIN)
-            except TimeoutError:
-                if not is_alive():
-                    return None
+            await asyncio.wait((told,), timeout=LOOK_AGAIN)
+            if not told.done() and not is_alive():
+                return None
         return self.answer
 
 
-def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Future[None]) -> None:
     if not loop.is_closed():  # else whoever asked was cancelled
-        loop.call_soon_threadsafe(told.set)
+        loop.call_soon_threadsafe(told.set_result, None)
 
 
 class Writer(Protocol):
@@ -116,6 +116,44 @@ def ask(alias: str, request: EngineRequest[Any]) -> tuple[Asked, Callable[[], bo
         return None
     asked = Asked(request)
     return (asked, lambda: writer.accepts) if writer.accept(asked) else None
+
+
+class _Gathered:
+    """Requests of one event loop that are put to a worker together."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.requests: list[EngineRequest[Any]] = []
+        self.task: asyncio.Task[list[tuple[Asked, Callable[[], bool]] | None]] | None = None
+
+    def ask(self) -> list[tuple[Asked, Callable[[], bool]] | None]:
+        return [ask(self.alias, request) for request in self.requests]
+
+
+_gathered: dict[tuple[str, asyncio.AbstractEventLoop, object], _Gathered] = {}
+
+
+async def aask(alias: str, request: EngineRequest[Any]) -> Any:
+    """Have this process's worker do this; the answer when it is committed. None: nothing was written.
+
+    Whether it belongs to a transaction only the thread can tell that asgiref gives this context. The way there costs
+    more than the rest, so all that a loop asks for in one turn goes together.
+    """
+    loop = asyncio.get_running_loop()
+    key = (alias, loop, SyncToAsync.thread_sensitive_context.get(None))
+    group = _gathered.get(key) or _gathered.setdefault(key, _Gathered(alias))
+    place = len(group.requests)
+    group.requests.append(request)
+    if group.task is None:
+        group.task = loop.create_task(_ask_together(key))
+    found = (await asyncio.shield(group.task))[place]  # one that is cancelled takes no other with it
+    return None if found is None else await found[0].await_(found[1])
+
+
+async def _ask_together(
+    key: tuple[str, asyncio.AbstractEventLoop, object],
+) -> list[tuple[Asked, Callable[[], bool]] | None]:
+    return await sync_to_async(_gathered.pop(key).ask)()
 
 
 def _is_usual(request: Batch | Notify) -> bool:

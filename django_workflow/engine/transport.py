@@ -41,7 +41,7 @@ from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.http_api.schedules import infos as schedule_infos
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.leases import warn_without_worker
-from django_workflow.engine.local_requests import Asked, ask, is_offered, starts_runs
+from django_workflow.engine.local_requests import aask, ask, is_offered, starts_runs
 from django_workflow.engine.publishing import accept_all, start_all
 from django_workflow.engine.records import from_unix
 from django_workflow.engine.run_state import RunState
@@ -168,10 +168,8 @@ class EngineTransport:
         reader = self._readers.get(type(request))
         if reader is not None:
             return cast(R, reader(self.alias, request))
-        if session is None and (asked := self._ask(request)) is not None:
-            answer = asked[0].wait(asked[1])
-            if answer is not None:
-                return cast(R, answer)
+        if session is None and (answer := self._ask(request)) is not None:
+            return cast(R, answer)
         if isinstance(request, Batch) and starts_runs(request) and (started := self._start(request)) is not None:
             return cast(R, started)
         handler = self._handlers.get(type(request))
@@ -181,17 +179,17 @@ class EngineTransport:
 
     async def asend(self, request: EngineRequest[R]) -> R:
         if current_session.get() is None and isinstance(request, Batch | Notify) and is_offered(self.alias):
-            # On the thread whose transaction this may belong to; only the waiting is done here.
-            asked = await sync_to_async(self._ask)(request)
-            if asked is not None and (answer := await asked[0].await_(asked[1])) is not None:
+            _check_limits(request)
+            if (answer := await aask(self.alias, request)) is not None:
                 return cast(R, answer)
         return await sync_to_async(self.send)(request)
 
-    def _ask(self, request: EngineRequest[Any]) -> tuple[Asked, Callable[[], bool]] | None:
-        """Have a worker of this process do it, if it may. Raises QuotaExceeded and the like."""
+    def _ask(self, request: EngineRequest[Any]) -> Any:
+        """Have a worker of this process do it, if it may; None when nothing was written. Raises QuotaExceeded etc."""
         if isinstance(request, Batch | Notify):
             _check_limits(request)
-        return ask(self.alias, request)
+        found = ask(self.alias, request)
+        return None if found is None else found[0].wait(found[1])
 
     def _start(self, request: Batch) -> tuple[Published, ...] | None:
         """Start runs, all in one go. None: it has to be done one by one, as another process is about the same."""

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.db import OperationalError, connections, transaction
 
 from django_workflow import WorkflowContext, get_client, workflow
@@ -246,6 +246,62 @@ class TestEvents:
             eventually(lambda handle=handle: handle.run.is_finished)  # type: ignore[misc]
             assert handle.run.result == str(number)
         assert committer.commits - before < 80  # by themselves they would take 40, and 40 for the runs' ends
+
+    def test_what_a_loop_tells_at_once_is_put_to_the_worker_in_one_go(
+        self, accepted: Accepted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = [f"event-{number}" for number in range(10)]
+        waiting(*names)
+        accepted.requests.clear()
+        sizes: list[int] = []
+        ask = local_requests._Gathered.ask
+        monkeypatch.setattr(
+            local_requests._Gathered, "ask", lambda group: sizes.append(len(group.requests)) or ask(group)
+        )
+
+        async def tell() -> list[Any]:
+            tasks = [asyncio.ensure_future(get_client().anotify(name, 1)) for name in names]
+            await asyncio.sleep(0)
+            tasks[0].cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        cancelled, *answers = async_to_sync(tell)()
+        assert isinstance(cancelled, asyncio.CancelledError)
+        assert [len(answer) for answer in answers] == [1] * 9
+        assert sizes == [10]
+
+    def test_events_of_two_threads_go_their_own_ways(self, accepted: Accepted) -> None:
+        """One context's thread is in a transaction; the other one's, in the same loop, is not."""
+        inside, outside = waiting("inside", "outside")
+        accepted.requests.clear()
+        begun = asyncio.Event()
+
+        async def tell_inside() -> int:
+            async with ThreadSensitiveContext():
+                atomic = transaction.atomic()
+                await sync_to_async(atomic.__enter__)()
+                begun.set()
+                await asyncio.sleep(0)  # both ask in one turn of the loop, this one second
+                told = await get_client().anotify("inside", 1)
+                await sync_to_async(transaction.set_rollback)(True)
+                await sync_to_async(atomic.__exit__)(None, None, None)
+                await sync_to_async(connections.close_all)()
+                return len(told)
+
+        async def tell_outside() -> int:
+            async with ThreadSensitiveContext():
+                await begun.wait()
+                told = await get_client().anotify("outside", 1)
+                await sync_to_async(connections.close_all)()
+                return len(told)
+
+        async def tell_all() -> tuple[int, int]:
+            return await asyncio.gather(tell_inside(), tell_outside())
+
+        assert asyncio.run(tell_all()) == [1, 1]
+        assert [asked.request.event_id for asked in accepted.requests] == ["outside"]  # type: ignore[union-attr]
+        eventually(lambda: outside.run.is_finished)
+        assert inside.run.status == Run.Status.WAITING
 
     def test_an_event_inside_a_transaction_belongs_to_it(self, accepted: Accepted) -> None:
         (handle,) = waiting("atomic")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import psycopg
+
 NEVER = 2**31
 """So often has a statement that is not ours to be executed before it is prepared too."""
 
