@@ -20,7 +20,7 @@ from django_workflow.engine.after import After
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement
 from django_workflow.engine.gate import engine_atomic
 from django_workflow.engine.journal_cache import JournalCache
-from django_workflow.engine.local_requests import LOOK_AGAIN, Asked
+from django_workflow.engine.local_requests import LOOK_AGAIN, Asked, settle_all
 from django_workflow.engine.meters import meter
 from django_workflow.engine.publishing import start_together
 from django_workflow.engine.records import Lease
@@ -354,8 +354,7 @@ class Committer:
                 watcher.committed(len(batch) - len(written.busy))
             self._done(written.after)
             _tell_continuations(batch, written.busy)
-            for one in asked:
-                one.settle()
+            settle_all(asked)
             asked = []
             batch = self._with_newer_facts(written.busy)
             if batch:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Event
 from typing import Any, Protocol
 
@@ -32,22 +32,16 @@ class Asked:
         self.request = request
         self.answer: Any = None
         self._settled = Event()
-        self._told: Callable[[], None] | None = None
+        self._told: asyncio.Future[None] | None = None
 
     @property
     def is_settled(self) -> bool:
         return self._settled.is_set()
 
-    def settle(self) -> None:
-        """What `answer` says is committed."""
-        self._settled.set()
-        if self._told is not None:
-            self._told()
-
     def hand_back(self) -> None:
         """Nothing of it was written."""
         self.answer = None
-        self.settle()
+        settle_all([self])
 
     def wait(self, is_alive: Callable[[], bool]) -> Any:
         while not self._settled.wait(LOOK_AGAIN):
@@ -57,9 +51,7 @@ class Asked:
 
     async def await_(self, is_alive: Callable[[], bool]) -> Any:
         """The same without a thread that waits."""
-        loop = asyncio.get_running_loop()
-        told = loop.create_future()
-        self._told = lambda: _tell(loop, told)
+        self._told = told = asyncio.get_running_loop().create_future()
         while not self._settled.is_set():
             await asyncio.wait((told,), timeout=LOOK_AGAIN)
             if not told.done() and not is_alive():
@@ -67,9 +59,22 @@ class Asked:
         return self.answer
 
 
-def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Future[None]) -> None:
-    if not loop.is_closed():  # else whoever asked was cancelled
-        loop.call_soon_threadsafe(told.set_result, None)
+def settle_all(asked: Iterable[Asked]) -> None:
+    """What their answers say is committed. A loop is told of all at once: each time may cost this thread its turn."""
+    told: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for one in asked:
+        one._settled.set()
+        if one._told is not None:
+            told.setdefault(one._told.get_loop(), []).append(one._told)
+    for loop, futures in told.items():
+        if not loop.is_closed():  # else whoever asked was cancelled
+            loop.call_soon_threadsafe(_tell, futures)
+
+
+def _tell(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
 class Writer(Protocol):

@@ -160,6 +160,10 @@ def notify(unit: UnitOfWork, request: Notify) -> tuple[Notified, ...]:
     return tuple(told)
 
 
+_TOLD = ("event_id", "step", "step_id", "config", "url", "deadline_at", "run__run_id", "run__created_at")
+"""What is read of a waiter that gets its event: of its run the least, which may have a large payload and result."""
+
+
 def notify_together(unit: UnitOfWork, asked: Sequence[Asked]) -> None:
     """Give the events that a committer was asked to tell to the runs that wait for them, and answer.
 
@@ -171,7 +175,7 @@ def notify_together(unit: UnitOfWork, asked: Sequence[Asked]) -> None:
     )
     unit.lock(waiting.values_list("run_id", flat=True), skip_locked=True)
     by_event: dict[str, list[Waiter]] = {}
-    for waiter in waiting.select_related("run").order_by("created_at", "pk"):
+    for waiter in waiting.select_related("run").only(*_TOLD).order_by("created_at", "pk"):
         by_event.setdefault(waiter.event_id, []).append(waiter)
     known = [waiter for waiters in by_event.values() for waiter in waiters if unit.has(waiter.run_id)]
     unit.look_ahead({(waiter.run_id, waiter.step_id) for waiter in known if waiter.step_id is not None})
