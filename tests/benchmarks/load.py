@@ -1,12 +1,13 @@
 """At full load: how long another process waits to trigger a run, and for how much of the time SQLite's writer is taken.
 
-`python -m tests.benchmarks.load`. W1's runs keep the worker of this process busy; a second process triggers 50 runs a
-second, each at its own instant: what one late trigger does to those behind it shows in the figure that counts from
-there.
+`python -m tests.benchmarks.load`. W1's runs, 50 and more at a time, keep the worker of this process busy; a second
+process triggers 50 runs a second, each at its own instant: what one late trigger does to those behind it shows in the
+figure that counts from there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ def main() -> None:
 def measure(held: list[float]) -> None:
     from django_workflow.models import Run
     from tests.benchmarks.workflows import sequence
+    from tests.benchmarks.workloads import trigger_all
 
     with subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.load", "trigger"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -47,8 +49,7 @@ def measure(held: list[float]) -> None:
         outside.stdin.flush()
         while outside.poll() is None:
             if Run.objects.active().count() < RUNS_AT_A_TIME:
-                for _ in range(RUNS_AT_A_TIME):
-                    sequence.trigger(STEPS)
+                asyncio.run(trigger_all(sequence, STEPS, RUNS_AT_A_TIME))
             else:
                 time.sleep(0.02)
         seconds = time.monotonic() - started

@@ -45,7 +45,7 @@ class Bench:
         """Seconds from the first trigger to the end of the last of so many runs, all triggered at once."""
         started = time.perf_counter()
         if self.place.worker:
-            run_ids = asyncio.run(_trigger_all(flow, payload, count))
+            run_ids = asyncio.run(trigger_all(flow, payload, count))
         else:  # each waits for a commit of its own, which several threads share as those of web servers do
             run_ids = list(_threads.map(lambda _: flow.trigger(payload).id, range(count)))
         return max(self.finishes.wait(run_ids).values()) - started
@@ -61,7 +61,7 @@ class Bench:
         return None if committer is None else int(committer.commits)
 
 
-async def _trigger_all(flow: Any, payload: object, count: int) -> list[str]:
+async def trigger_all(flow: Any, payload: object, count: int) -> list[str]:
     handles = await asyncio.gather(*(flow.atrigger(payload) for _ in range(count)))
     return [handle.id for handle in handles]
 
