@@ -103,9 +103,16 @@ class EndpointCall:
 
     def turned_away(self) -> EndpointResponse:
         """The answer for a function that returned before its first step."""
-        response = responses.not_authenticated(self.run_id)
+        step = 'ctx.run("work", function)'
+        remedy = f"Await its steps: await {step}." if self.workflow.is_async else f"Do its work in steps: {step}."
+        message = (
+            f"Workflow {self.workflow.name!r} returned before its first step, which turns the call away: it is tried "
+            f"again, and fails the run in the end. {remedy}"
+        )
+        logger.error("%s (run %s)", message, self.run_id, extra=self._extra(None))
+        response = responses.no_step_reached(message, self.run_id)
         if self.observer is not None:
-            self.observer.failed(told_failure(response, responses.NOT_AUTHENTICATED))
+            self.observer.failed(told_failure(response, message))
         return response
 
     def _is_bad_payload(self, error: BaseException) -> bool:

@@ -65,9 +65,14 @@ def failure_handled(result: str | None) -> EndpointResponse:
     return _response(200, {} if result is None else {"result": _sendable(result)})
 
 
-def not_authenticated(run_id: str = NO_RUN_ID) -> EndpointResponse:
-    """400: the function returned before it reached a step, which is how workflows turn a request away."""
-    return _response(400, {"message": NOT_AUTHENTICATED, "workflowRunId": run_id})
+def not_authenticated() -> EndpointResponse:
+    """400 to a call from outside: the function returned before a step, which is how workflows turn a request away."""
+    return _response(400, {"message": NOT_AUTHENTICATED, "workflowRunId": NO_RUN_ID})
+
+
+def no_step_reached(message: str, run_id: str) -> EndpointResponse:
+    """400 to a call of the engine whose function returned before its first step."""
+    return _response(400, {"message": message, "workflowRunId": run_id})
 
 
 def rejected(status: int, error: str, message: str) -> EndpointResponse:

@@ -193,8 +193,20 @@ def test_a_workflow_that_returns_before_a_step_turns_the_call_away(
     response = handle(workflow_of(lambda ctx: "no"), delivery(journal()), client=client, session=session)
     assert response.status == 400
     assert said(response)["workflowRunId"] == "wfr_1"
-    assert said(response)["message"].startswith("Failed to authenticate Workflow request.")
     assert transport.sent == []
+
+
+@pytest.mark.parametrize(("is_async", "remedy"), [(False, 'ctx.run("work", function)'), (True, "await ctx.run(")])
+def test_a_workflow_without_a_step_is_told_what_it_lacks(
+    client: Client, session: Session, caplog: pytest.LogCaptureFixture, is_async: bool, remedy: str
+) -> None:
+    async def forgets_to_await(ctx: Any) -> None: ...
+
+    workflow = workflow_of(forgets_to_await if is_async else lambda ctx: "no")
+    message = said(handle(workflow, delivery(journal()), client=client, session=session))["message"]
+    assert message.startswith(f"Workflow {workflow.name!r} returned before its first step")
+    assert remedy in message
+    assert message in caplog.text
 
 
 def test_a_duplicate_runs_nothing(client: Client, transport: RecordingTransport, session: Session) -> None:

@@ -265,6 +265,12 @@ def _error_names(case: Case) -> bool:
     return case.body.get("error") == "Error" and _set(case.body, "error", "Exception")
 
 
+def _no_step(case: Case) -> bool:
+    if case.status != 400 or case.body.get("workflowRunId") in (None, "no-workflow-id"):
+        return False
+    return _set(case.body, "message", StartsWith(f"Workflow '{case.path}' returned before its first step"))
+
+
 def _unsigned(case: Case) -> bool:
     if "Failed to verify" not in case.body.get("message", ""):
         return False
@@ -442,6 +448,11 @@ DIFFERENCES = [
         "Errors have names of their own",
         "The official words come first, then run, step and remedy. The two errors that users raise keep their names.",
         _error_names,
+    ),
+    Difference(
+        "A workflow without a step is told so",
+        "The engine's own call needs no authentication. A request from outside is turned away in the official words.",
+        _no_step,
     ),
     Difference("A bad signature is a 401", "With the reason by name; the official SDKs answer 500.", _unsigned),
     Difference(
