@@ -68,6 +68,7 @@ class Workflow(Generic[T, R]):
         payload: Any = ANY,
         options: WorkflowOptions | None = None,
     ) -> None:
+        _check_function(function, name)
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name or function.__name__
@@ -86,7 +87,7 @@ class Workflow(Generic[T, R]):
     def __repr__(self) -> str:
         return f"<Workflow {self.name!r} ({self.function.__module__})>"
 
-    def __call__(self, context: BaseContext[Any]) -> Any:
+    def __call__(self, context: BaseContext[Any] | None = None) -> Any:
         """Run the function inside another workflow, with its context: the steps become those of that workflow."""
         if not isinstance(context, BaseContext):
             raise TypeError(
@@ -251,6 +252,33 @@ def workflow(
         return made
 
     return make if function is None else make(function)
+
+
+def _check_function(function: Any, name: str | None) -> None:
+    """Raises Misconfigured for what cannot be called as a workflow, with a context and nothing else."""
+    if not callable(function):
+        hint = f" To name it, write @workflow(name={function!r})." if isinstance(function, str) else ""
+        raise Misconfigured(f"A workflow is made of a function, not of {function!r}.{hint}")
+    if not (name or getattr(function, "__name__", None)):
+        raise Misconfigured(f"{function!r} has no name of its own: give one, @workflow(name=...).")
+    which = repr(name or function.__name__)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise Misconfigured(
+            f"Workflow {which} is a generator, so calling it would run nothing. Take out its `yield`: steps are calls "
+            "of ctx, and their results are what these calls give."
+        )
+    try:
+        # Not that of a function which a decorator has wrapped: it may be the decorator that gives the rest.
+        signature = inspect.signature(function, follow_wrapped=False)
+    except ValueError:  # something in C has none
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise Misconfigured(
+            f"Workflow {which} takes {signature}, but is called with its context alone. Write a function outside of "
+            "classes that takes one argument, ctx; what a run works on comes as ctx.request_payload."
+        ) from None
 
 
 def _payload_type(function: Callable[..., Any], name: str) -> Any:

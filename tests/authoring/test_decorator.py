@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,8 @@ def no_annotation(ctx):  # type: ignore[no-untyped-def]
     pass
 
 
-def no_parameter() -> None:
+@functools.wraps(lambda: None)
+def no_parameter(*args: Any) -> None:
     pass
 
 
@@ -132,8 +134,56 @@ def test_an_unknown_option_is_refused() -> None:
 
 
 def test_calling_a_workflow_does_not_start_it() -> None:
-    with pytest.raises(TypeError, match=r"early\(...\) does not start a run: write early.trigger\(payload\)"):
-        early({"order": 1})  # type: ignore[arg-type]
+    for arguments in ([{"order": 1}], []):
+        with pytest.raises(TypeError, match=r"early\(...\) does not start a run: write early.trigger\(payload\)"):
+            early(*arguments)
+
+
+def a_generator(ctx: Any) -> Iterator[int]:
+    yield ctx.run("a", lambda: 1)
+
+
+async def an_async_generator(ctx: Any) -> AsyncIterator[int]:
+    yield await ctx.run("a", lambda: 1)
+
+
+class Shop:
+    def method(self, ctx: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (a_generator, "Workflow 'a_generator' is a generator"),
+        (an_async_generator, "Workflow 'an_async_generator' is a generator"),
+        (Shop.method, "Workflow 'method' takes (self, ctx: 'Any') -> 'None', but is called with its context alone"),
+        (lambda: None, "takes (), but is called with its context alone"),
+        (lambda ctx, order_id: None, "takes (ctx, order_id), but is called"),
+        (lambda *, ctx: None, "takes (*, ctx), but is called"),
+        ("fulfil", "To name it, write @workflow(name='fulfil')"),
+        (None, "made of a function, not of None"),
+        (functools.partial(lambda shop, ctx: None, 1), "has no name of its own"),
+    ],
+)
+def test_what_cannot_be_called_as_a_workflow_is_refused_where_it_is_written(function: Any, text: str) -> None:
+    with pytest.raises(Misconfigured) as raised:
+        Workflow(function)
+    assert text in str(raised.value)
+
+
+def test_a_decorator_may_give_the_function_more_than_its_context() -> None:
+    def with_shop(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return function(*args, "shop")
+
+        return wrapper
+
+    @with_shop
+    def fulfil(ctx: Any, shop: str) -> str:
+        return ctx.run("a", lambda: shop)
+
+    assert Engine(Workflow(fulfil)).run() == "shop"
 
 
 def test_a_workflow_may_call_another_one_with_its_own_context() -> None:
