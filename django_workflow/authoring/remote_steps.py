@@ -58,6 +58,8 @@ class CallStep(StepCall[CallResponse]):
         self.flow_control = flow_control
 
     def submission(self, step_id: int, concurrent: int) -> CallSubmission:
+        if not isinstance(self.target, str):
+            _check_workflow(self.target, f"Step {self.name!r} calls")
         headers = dict(self.headers or {})
         body = self._body()
         if not isinstance(self.body, str | bytes | None) and not any(n.lower() == "content-type" for n in headers):
@@ -152,6 +154,7 @@ class InvokeStep(StepCall[InvokeResult[R]]):
         """Name or URL, payload, and the options that hold when the step does not say."""
         target = self.workflow
         if not isinstance(target, str):
+            _check_workflow(target, f"Step {self.name!r} invokes")
             return target.name, target.encode_payload(self.body) or None, target.options
         if "://" not in target:
             raise StepError(f"Step {self.name!r} invokes {target!r}: pass the workflow, or the URL of an endpoint.")
@@ -162,3 +165,12 @@ class InvokeStep(StepCall[InvokeResult[R]]):
     def read(self, step: Step) -> InvokeResult[R]:
         type_ = ANY if isinstance(self.workflow, str) else self.workflow.return_type
         return reading.read_invoke(step, decoder_for(type_))
+
+
+def _check_workflow(target: object, what: str) -> None:
+    """Raises StepError for a function that is no workflow, and for anything else that is none."""
+    if not hasattr(target, "encode_payload"):
+        raise StepError(
+            f"{what} {target!r}, which is no workflow. Pass a function that @workflow stands above, or a URL; to run a "
+            "plain function, use ctx.run()."
+        )

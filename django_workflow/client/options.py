@@ -177,6 +177,8 @@ def as_flow_control(value: FlowControl | Mapping[str, Any] | None) -> FlowContro
             rate=value.get("rate"),
             period=round(to_seconds(value.get("period", 1))),
         )
+    if not isinstance(value, FlowControl):
+        raise TypeError(f'flow_control is {value!r}, but must be a dict such as {{"key": "mail", "parallelism": 2}}.')
     if not _is_word(value.key):
         raise ValueError(f"{value.key!r} cannot be a flow control key: use letters, digits and -_. only.")
     for name, limit in (("parallelism", value.parallelism), ("rate", value.rate)):

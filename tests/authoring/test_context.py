@@ -417,6 +417,13 @@ def test_invoke_of_an_endpoint_elsewhere() -> None:
     )
 
 
+@pytest.mark.parametrize("ask", [lambda ctx: ctx.invoke("s", len), lambda ctx: ctx.call("s", workflow=len)])
+def test_a_function_that_is_no_workflow_is_no_target(ask: Any) -> None:
+    outcome = Engine(ask).run_to_end()
+    assert isinstance(outcome, Failed)
+    assert "<built-in function len>, which is no workflow" in str(outcome.error)
+
+
 def test_invoke_checks_name_and_payload() -> None:
     outcome = Engine(lambda ctx: ctx.invoke("s", "child")).run_to_end()
     assert isinstance(outcome, Failed)

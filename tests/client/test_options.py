@@ -70,6 +70,7 @@ def test_of_takes_the_forms_that_people_write(given: dict[str, Any], field: str,
         ({"flow_control": {"key": "a b", "rate": 1}}, "a b"),
         ({"flow_control": {"key": "k", "rate": 0}}, "at least 1"),
         ({"flow_control": {"rate": 1}}, "needed"),
+        ({"flow_control": "k"}, "flow_control is 'k', but must be a dict"),
         ({"flow_control": {"key": "k", "speed": 1}}, "speed"),
     ],
 )
