@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from asgiref.sync import sync_to_async
 from django.apps import apps
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections
 
 from django_workflow.conf import get_settings
-from django_workflow.errors import WorkflowError
+from django_workflow.errors import RunEnded, WorkflowError
 
 if TYPE_CHECKING:
     from django_workflow.client.client import Client
@@ -67,17 +68,20 @@ class RunHandle:
     @property
     def run(self) -> Any:
         """The run's row (`django_workflow.models.Run`), as it is now. Raises Run.DoesNotExist."""
-        return _run_model()._default_manager.using(get_settings().database).get(run_id=self.id)
+        row = self._row()
+        if row is None:
+            raise _run_model().DoesNotExist(self._nowhere())
+        return row
 
     def wait(self, timeout: float | None = None) -> Any:
         """Block until the run is over and return its result.
 
-        Raises RunFailed when it failed or was canceled, TimeoutError after `timeout` seconds, WorkflowError when
-        called inside a transaction, which could never see the run's end.
+        Raises RunFailed when it failed or was canceled, TimeoutError after `timeout` seconds, RunEnded when there is
+        no such run, WorkflowError when called inside a transaction, which could never see the run's end.
         """
         pauses = _pauses(timeout, self.id)
         while (row := self._row()) is None or not row.is_finished:
-            self._refuse_in_transaction()
+            self._refuse_endless(row)
             time.sleep(next(pauses))
         return self._result(row)
 
@@ -85,7 +89,7 @@ class RunHandle:
         """`wait()` for async code: `result = await handle.await_run()`."""
         pauses = _pauses(timeout, self.id)
         while (row := await sync_to_async(self._row)()) is None or not row.is_finished:
-            await sync_to_async(self._refuse_in_transaction)()
+            await sync_to_async(self._refuse_endless)(row)
             await asyncio.sleep(next(pauses))
         return self._result(row)
 
@@ -97,7 +101,13 @@ class RunHandle:
         return await self._client.acancel([self.id]) > 0
 
     def _row(self) -> Any:
-        return _run_model()._default_manager.using(get_settings().database).filter(run_id=self.id).first()
+        try:
+            return _run_model()._default_manager.using(get_settings().database).filter(run_id=self.id).first()
+        except SynchronousOnlyOperation as error:
+            raise SynchronousOnlyOperation(
+                "You cannot call this from async code. Write `await handle.await_run()` for handle.wait(), and "
+                "`await sync_to_async(lambda: handle.run)()` for handle.run."
+            ) from error
 
     def _result(self, row: Any) -> Any:
         if row.status != "success":
@@ -110,7 +120,16 @@ class RunHandle:
             )
         return None if not row.result else self._decode(row.result.encode())
 
-    def _refuse_in_transaction(self) -> None:
+    def _nowhere(self) -> str:
+        return (
+            f"There is no run {self.id}: its transaction was rolled back, or has not committed yet, or the run was "
+            "deleted, or this was never the id of one."
+        )
+
+    def _refuse_endless(self, row: Any) -> None:
+        """Raise for a wait that would have no end. Rows of the hosted engine's runs may come later."""
+        if row is None and get_settings().engine == "embedded":
+            raise RunEnded(self._nowhere(), run_id=self.id)
         if connections[get_settings().database].in_atomic_block:
             raise WorkflowError(
                 f"wait() for run {self.id} was called inside transaction.atomic(): the run starts when the transaction "
@@ -129,4 +148,4 @@ def _pauses(timeout: float | None, run_id: str) -> Iterator[float]:
     while deadline is None or (left := deadline - time.monotonic()) > 0:
         yield pause if deadline is None else min(pause, left)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-    raise TimeoutError(f"Run {run_id} was not over after {timeout:g} seconds. It goes on; wait again if you like.")
+    raise TimeoutError(f"Run {run_id} was not over after {timeout:g} s. It goes on; wait again if you like.")

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import msgspec
 from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import IntegrityError, connections
 
 from django_workflow.client.carried import current_carried
@@ -144,6 +145,15 @@ class EngineTransport:
         return get_settings().database
 
     def send(self, request: EngineRequest[R]) -> R:
+        try:
+            return self._send(request)
+        except SynchronousOnlyOperation as error:
+            raise SynchronousOnlyOperation(
+                "You cannot call this from async code. Await the twin with an a in front: `await workflow.atrigger()`, "
+                "`await client.anotify()`, `await handle.acancel()`."
+            ) from error
+
+    def _send(self, request: EngineRequest[R]) -> R:
         session = current_session.get()
         if isinstance(session, Session):
             _check_limits(request)

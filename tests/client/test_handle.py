@@ -6,12 +6,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 
 from django_workflow.client import handle as handle_module
 from django_workflow.client.client import Client
 from django_workflow.client.handle import RunFailed, RunHandle, _pauses
-from django_workflow.errors import WorkflowError
+from django_workflow.errors import RunEnded, WorkflowError
+from django_workflow.models import Run
 
 
 class FakeClient:
@@ -72,11 +74,37 @@ def make_handle(**options: Any) -> RunHandle:
 
 
 def test_wait_gives_the_result_once_the_run_is_over(model: list[Rows]) -> None:
-    model.append(Rows(None, row("queued"), row("running"), row("success", result='{"a":1}')))
+    model.append(Rows(row("queued"), row("running"), row("success", result='{"a":1}')))
     handle = make_handle()
     assert handle.wait(timeout=5) == {"a": 1}
-    assert model[0].looks == 4
+    assert model[0].looks == 3
     assert handle.run.status == "success"  # the row as it is now
+
+
+async def test_waiting_for_no_run_is_an_error_at_once(model: list[Rows]) -> None:
+    model.append(Rows(None))
+    with pytest.raises(RunEnded, match="There is no run wfr_1: its transaction was rolled back") as raised:
+        make_handle().wait()
+    assert raised.value.run_id == "wfr_1"
+    with pytest.raises(RunEnded):
+        await make_handle().await_run()
+
+
+def test_the_row_of_a_hosted_run_may_come_later(model: list[Rows], settings: Any) -> None:
+    settings.DJANGO_WORKFLOW = {"engine": "qstash"}
+    model.append(Rows(None, row("success", result="1")))
+    assert make_handle().wait(timeout=5) == 1
+
+
+@pytest.mark.django_db
+def test_no_run_has_no_row() -> None:
+    with pytest.raises(Run.DoesNotExist, match="There is no run wfr_1"):
+        _ = make_handle().run
+
+
+async def test_a_handle_in_async_code_tells_its_twins() -> None:
+    with pytest.raises(SynchronousOnlyOperation, match=r"await handle\.await_run\(\)"):
+        make_handle().wait()
 
 
 def test_wait_gives_none_for_no_result(model: list[Rows]) -> None:
@@ -99,7 +127,7 @@ def test_wait_raises_what_the_run_says(model: list[Rows], status: str, words: st
 
 def test_wait_ends_with_its_timeout(model: list[Rows]) -> None:
     model.append(Rows(row("sleeping")))
-    with pytest.raises(TimeoutError, match=r"wfr_1 was not over after 0\.02 seconds"):
+    with pytest.raises(TimeoutError, match=r"wfr_1 was not over after 0\.02 s\."):
         make_handle().wait(timeout=0.02)
 
 

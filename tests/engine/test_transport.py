@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 
 from django_workflow.engine import cycle
@@ -47,6 +48,12 @@ def test_a_trigger_in_a_transaction_that_rolls_back_leaves_nothing(engine: Engin
     assert not Run.objects.exists()
     assert not Delivery.objects.exists()
     assert not get_user_model().objects.exists()
+
+
+@pytest.mark.django_db
+async def test_sync_calls_in_async_code_tell_their_twins(engine: EngineTransport) -> None:
+    with pytest.raises(SynchronousOnlyOperation, match=r"await workflow\.atrigger\(\)"):
+        engine.send(Batch(messages=(message("wfr_1", b"{}", init=True),)))
 
 
 @pytest.mark.django_db
