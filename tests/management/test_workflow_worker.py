@@ -5,14 +5,22 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from django_workflow.management.commands import workflow_worker
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +90,43 @@ def test_collections_pass_over_what_is_loaded_when_work_begins(monkeypatch: pyte
 def test_a_worker_of_nothing_is_refused() -> None:
     with pytest.raises(CommandError, match="at least 1"):
         call_command("workflow_worker", "--concurrency", "0")
+
+
+SIGNALLED = """
+import sys, time
+import django
+django.setup()
+from django.core.management import call_command
+from django_workflow.management.commands import workflow_worker
+
+class Idle:
+    healthy = True
+    def __init__(self, concurrency): ...
+    def start(self):
+        sys.settrace(slowly)
+    def stop(self):
+        return True
+
+def slowly(*event):  # each line of a handler lasts, so that the next signal finds it at work
+    time.sleep(0.001)
+    return slowly
+
+workflow_worker.Supervisor = Idle
+call_command("workflow_worker")
+"""
+
+
+def test_a_signal_may_come_while_another_is_handled() -> None:
+    """`timeout` sends two at once, to the process and to its group; so does an impatient Ctrl-C."""
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-u", "-c", SIGNALLED]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert "Worker started" in process.stdout.readline()
+            for _ in range(10):
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.002)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from threading import Event
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from django.apps import apps
@@ -72,10 +72,11 @@ class Command(WorkflowCommand):
 
     def work(self, concurrency: int | None) -> int:
         """Run until told to stop. 0: drained; 1: deliveries were left under way; 2: the pool is stuck."""
-        told = Event()
+        # Not an Event: its lock may be held by the very thread that a signal interrupts, and then nobody ever wakes up.
+        told: SimpleQueue[int] = SimpleQueue()
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: told.set())
+                signal.signal(number, lambda number, _: told.put(number))
         except ValueError:  # under the reloader this is not the main thread; it ends us itself
             self.stderr.write("Running under the reloader: stopping abandons what runs; it is taken up again.")
         # A hosted engine makes the deliveries; its worker sends, asks and schedules.
@@ -85,7 +86,7 @@ class Command(WorkflowCommand):
         gc.collect()
         gc.freeze()
         self.tell("started", "Worker started. Stop it with SIGTERM or Ctrl-C.")
-        while not told.wait(HEALTH_INTERVAL):
+        while not self.is_told(told):
             if not supervisor.healthy:
                 self.stderr.write("Half of the pool is stuck in steps past request_timeout; leaving for a restart.")
                 self.tell("stuck")
@@ -94,6 +95,14 @@ class Command(WorkflowCommand):
         drained = supervisor.stop()
         self.tell("drained" if drained else "stopped")
         return 0 if drained else 1
+
+    def is_told(self, told: SimpleQueue[int]) -> bool:
+        """Wait for a signal, up to the next look at the pool's health."""
+        try:
+            told.get(timeout=HEALTH_INTERVAL)
+        except Empty:
+            return False
+        return True
 
     def tell(self, event: str, text: str = "") -> None:
         """A line of what happens to the worker: JSON for programs, or the text, if there is any, for people."""
