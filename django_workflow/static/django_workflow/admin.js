@@ -24,10 +24,11 @@ if (navigator.clipboard) {
     });
 }
 
-// On phones the rows of a list are cards, which have no table head: each cell has its heading at hand.
+// On phones the rows of a list are cards, which have no table head: each cell has its heading at hand. Unfold, whose cells
+// have a `data-label`, makes cards of its own.
 document.addEventListener("DOMContentLoaded", () => {
     const list = document.querySelector("#result_list");
-    if (!list) return;
+    if (!list || list.querySelector("[data-label]")) return;
     const headings = [...list.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
     for (const row of list.tBodies[0].rows) {
         [...row.cells].forEach((cell, column) => {
