@@ -10,7 +10,7 @@ from django.contrib.admin import AdminSite
 from django.contrib.admin.exceptions import NotRegistered
 from django.contrib.admin.utils import quote
 from django.db import models
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils import formats, timezone
 from django.utils.html import format_html
@@ -57,6 +57,23 @@ class ReadOnlyAdmin(_ModelAdmin[M]):
     def _value(self, name: Any, obj: M) -> Any:
         own = getattr(self, name, None)
         return own(obj) if callable(own) else getattr(obj, name)
+
+    def row_context(self, request: HttpRequest, row: M) -> dict[str, Any]:
+        """What the page of a row needs beside what Django gives to its template."""
+        return {}
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: M | None = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context |= self.row_context(request, obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

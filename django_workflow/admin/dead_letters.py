@@ -177,20 +177,14 @@ class DeadLetterAdmin(ReadOnlyAdmin[DeadLetter]):
     def failure_answer(self, letter: DeadLetter) -> SafeString | None:
         return preformatted(self._shown(letter, letter.failure_response))
 
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: DeadLetter | None = None,
-    ) -> HttpResponse:
-        if obj is not None and obj.run is not None:
-            context["buttons"] = buttons(self, request, obj.run, ACTIONS_OFFERED, "deadletter_action")
-            context["subtitle"] = obj.run.run_id
-            context["title"] = _("Failure of %s") % obj.run.workflow
-        return super().render_change_form(request, context, add, change, form_url, obj)
+    def row_context(self, request: HttpRequest, row: DeadLetter) -> dict[str, Any]:
+        if row.run is None:
+            return {}
+        return {
+            "buttons": buttons(self, request, row.run, ACTIONS_OFFERED, "deadletter_action"),
+            "title": _("Failure of %s") % row.run.workflow,
+            "subtitle": row.run.run_id,
+        }
 
     def has_delete_permission(self, request: HttpRequest, obj: DeadLetter | None = None) -> bool:
         # A run's goes when its failure is handled, which is noted in the run's history.

@@ -189,19 +189,8 @@ class FlowKeyAdmin(ReadOnlyAdmin[FlowKey]):
         back = admin_url(self, "flowkey_change", key)
         return self._change(request, found, _CHANGES[name], back) or HttpResponseRedirect(back)
 
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: FlowKey | None = None,
-    ) -> HttpResponse:
-        if obj is not None:
-            context["title"] = _("Flow-control key")
-            context["buttons"] = self._buttons(request, obj)
-        return super().render_change_form(request, context, add, change, form_url, obj)
+    def row_context(self, request: HttpRequest, row: FlowKey) -> dict[str, Any]:
+        return {"title": _("Flow-control key"), "buttons": self._buttons(request, row)}
 
     def _buttons(self, request: HttpRequest, key: FlowKey) -> list[Button]:
         if not self.has_pause_permission(request):

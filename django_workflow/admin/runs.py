@@ -44,7 +44,7 @@ from django_workflow.admin.filters import (
 )
 from django_workflow.admin.own_page import Crumb
 from django_workflow.admin.reveal import reveal_page
-from django_workflow.admin.run_actions import act_on_run, buttons
+from django_workflow.admin.run_actions import Button, act_on_run, buttons
 from django_workflow.admin.run_forms import form_of
 from django_workflow.admin.run_list import RunList, RunPaginator
 from django_workflow.admin.run_page import run_as_json, run_page
@@ -273,28 +273,19 @@ class RunAdmin(ReadOnlyAdmin[Run]):
     def get_fieldsets(self, request: HttpRequest, obj: Run | None = None) -> Any:
         return ()  # the page shows the run by its own template, not as a form
 
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: Run | None = None,
-    ) -> HttpResponse:
-        if obj is not None:
-            now = timezone.now()
-            context |= run_page(request, obj, now, self.admin_site)
-            context["realtime_source"] = realtime_source()
-            context["reveal_url"] = "" if why_not(request.user) else reverse(f"admin:{_REVEAL_NAME}", args=[obj.pk])
-            context["buttons"] = buttons(self, request, obj, _buttons_of(obj), ACTION_URL)
-            forks = [each.url for each in buttons(self, request, obj, _STEP_BUTTONS, ACTION_URL) if not each.why_not]
-            context["fork_url"] = forks[0] if forks else ""
-            resume = next((each for each in context["buttons"] if each.name == "resume" and not each.why_not), None)
-            context["resume_url"] = resume.url if resume else ""
-            context["title"] = gettext("Run of %s") % obj.workflow
-            context["subtitle"] = obj.run_id
-        return super().render_change_form(request, context, add, change, form_url, obj)
+    def row_context(self, request: HttpRequest, row: Run) -> dict[str, Any]:
+        """What `run_page` gathers, with what this user may do."""
+        offered = buttons(self, request, row, _buttons_of(row), ACTION_URL)
+        return {
+            **run_page(request, row, timezone.now(), self.admin_site),
+            "realtime_source": realtime_source(),
+            "reveal_url": "" if why_not(request.user) else reverse(f"admin:{_REVEAL_NAME}", args=[row.pk]),
+            "buttons": offered,
+            "fork_url": _url_of("fork", offered),
+            "resume_url": _url_of("resume", offered),
+            "title": gettext("Run of %s") % row.workflow,
+            "subtitle": row.run_id,
+        }
 
     def get_urls(self) -> list[URLPattern]:
         own = [
@@ -312,13 +303,22 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         ]
         return own + super().get_urls()
 
+    def _run_at(self, request: HttpRequest, object_id: str) -> Run:
+        """The run of an address. Raises Http404 where there is none, PermissionDenied for who may not see it."""
+        run = self.get_object(request, object_id)
+        if run is None:
+            raise Http404
+        if not self.has_view_permission(request, run):
+            raise PermissionDenied
+        return run
+
     def action_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """The page that asks before an action is done to the run, and then does it."""
-        run = self.get_object(request, object_id)
+        run = self._run_at(request, object_id)
         action = ACTIONS.get(name)
-        if run is None or action is None:
+        if action is None:
             raise Http404
-        if not self.has_view_permission(request, run) or not may(request.user, action.permission):
+        if not may(request.user, action.permission):
             raise PermissionDenied
         back = run_url(run)
         data = request.POST if is_confirmed(request) else None
@@ -326,11 +326,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
         return act_on_run(self, request, run, name, back_url=back, crumbs=[Crumb(str(run), back)], form=form)
 
     def reveal_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        run = self.get_object(request, object_id)
-        if run is None:
-            raise Http404
-        if not self.has_view_permission(request, run):
-            raise PermissionDenied
+        run = self._run_at(request, object_id)
         return reveal_page(self, request, run, run_url(run))
 
     def _site_view(self, view: Callable[..., HttpResponseBase]) -> Any:
@@ -338,11 +334,7 @@ class RunAdmin(ReadOnlyAdmin[Run]):
 
     def value_view(self, request: HttpRequest, object_id: str, name: str, step_id: int | None = None) -> HttpResponse:
         """A payload or result as a file: what is too long for the page."""
-        run = self.get_object(request, object_id)
-        if run is None:
-            raise Http404
-        if not self.has_view_permission(request, run):
-            raise PermissionDenied
+        run = self._run_at(request, object_id)
         value = _value(run, name, step_id)
         suffix, kind = ("txt", "text/plain; charset=utf-8") if isinstance(value, str) else ("json", "application/json")
         file_name = "-".join(filter(None, [run.run_id, name, str(step_id or "")])).encode("ascii", "replace").decode()
@@ -397,7 +389,6 @@ _BUTTONS = (
     "retry_failure_function",
     "delete",
 )
-_STEP_BUTTONS = tuple(name for name in ("fork",) if name in ACTIONS)
 # What only ever goes with runs in this state is not shown with others: a row of dead buttons tells nothing.
 _ONLY_WITH = {
     "unpause": (Run.Status.PAUSED,),
@@ -411,7 +402,12 @@ def _buttons_of(run: Run) -> list[str]:
     hidden = {name for name, statuses in _ONLY_WITH.items() if run.status not in statuses}
     if run.status == Run.Status.PAUSED:
         hidden.add("pause")
-    return [name for name in _BUTTONS if name in ACTIONS and name not in hidden]
+    return [name for name in _BUTTONS if name not in hidden]
+
+
+def _url_of(name: str, offered: Iterable[Button]) -> str:
+    """Where that button leads; "" for one that is not offered, or not now."""
+    return next((button.url for button in offered if button.name == name and not button.why_not), "")
 
 
 _OTHER_RUNS = ("parent", "first_run", "resumed_from")
