@@ -22,8 +22,8 @@ from msgspec.structs import replace
 
 from django_workflow.client.session import current_region
 from django_workflow.errors import EngineError, EngineUnavailable, Misconfigured
+from django_workflow.protocol import answers, wire
 from django_workflow.protocol import headers as h
-from django_workflow.protocol import wire
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import Batch, EngineRequest, OwnRequest, Publish
 from django_workflow.protocol.steps import Step
@@ -127,7 +127,7 @@ class HttpTransport:
         encoded = wire.encode_request(request)
         status, body = self._exchange(encoded)
         try:
-            return wire.decode_answer(request, status, body)
+            return answers.decode_answer(request, status, body)
         except EngineError as error:
             raise self._told_apart(error, encoded) from None
 
@@ -259,7 +259,7 @@ class WireTransport:
             answer = self.inner.send(arrived)
         except EngineError as error:
             return _refused(request, error)
-        return wire.decode_answer(request, *wire.encode_answer(arrived, answer))
+        return answers.decode_answer(request, *answers.encode_answer(arrived, answer))
 
     async def asend(self, request: EngineRequest[R]) -> R:
         if isinstance(request, OwnRequest):
@@ -269,7 +269,7 @@ class WireTransport:
             answer = await self.inner.asend(arrived)
         except EngineError as error:
             return _refused(request, error)
-        return wire.decode_answer(request, *wire.encode_answer(arrived, answer))
+        return answers.decode_answer(request, *answers.encode_answer(arrived, answer))
 
     def atomic(self) -> AbstractContextManager[None]:
         return self.inner.atomic()
@@ -309,4 +309,4 @@ def _refused(request: EngineRequest[R], error: EngineError) -> R:
     """A refusal travels as its status and text; no answer at all does not travel."""
     if isinstance(error, EngineUnavailable):
         raise error
-    return wire.decode_answer(request, *wire.encode_error(error, request))
+    return answers.decode_answer(request, *answers.encode_error(error, request))

@@ -12,6 +12,7 @@ from django_workflow.client.options import TriggerOptions
 from django_workflow.client.transports import WireTransport
 from django_workflow.engine.transport import EngineTransport
 from django_workflow.errors import EngineError
+from django_workflow.protocol.answers import decode_answer, encode_answer
 from django_workflow.protocol.publish import Message
 from django_workflow.protocol.requests import EngineRequest
 from django_workflow.protocol.schedules import (
@@ -23,7 +24,7 @@ from django_workflow.protocol.schedules import (
     ResumeSchedule,
     ScheduleInfo,
 )
-from django_workflow.protocol.wire import decode_answer, decode_request, encode_answer, encode_request
+from django_workflow.protocol.wire import decode_request, encode_request
 
 URL = "https://shop.example/workflows/serve/report/?x=1"
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from django_workflow.errors import EngineError
+from django_workflow.protocol.answers import decode_answer, encode_answer
 from django_workflow.protocol.requests import (
     CancelFailureCallback,
     DeleteDeadLetters,
@@ -36,7 +37,6 @@ from django_workflow.protocol.resources import (
     StepGroup,
     StepLog,
 )
-from django_workflow.protocol.wire import decode_answer, encode_answer
 
 FAILED = StepLog(message_id="msg_1", state="STEP_FAILED", errors=(StepError(error="no", status=500, time=1),))
 RUN = RunLog(

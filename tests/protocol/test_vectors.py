@@ -20,6 +20,7 @@ from django_workflow.errors import (
     RunEnded,
     SignatureInvalid,
 )
+from django_workflow.protocol.answers import decode_answer, encode_answer
 from django_workflow.protocol.callbacks import (
     CallbackBody,
     FailureBody,
@@ -38,7 +39,7 @@ from django_workflow.protocol.requests import Batch, EngineRequest, FetchRun, No
 from django_workflow.protocol.signature import verify
 from django_workflow.protocol.steps import CallType, Step, decode_step, encode_messages, encode_step
 from django_workflow.protocol.waits import decode_webhook, encode_webhook, event_data
-from django_workflow.protocol.wire import decode_answer, decode_request, encode_answer, encode_request
+from django_workflow.protocol.wire import decode_request, encode_request
 from tests.protocol.javascript import rewritten
 from tests.vectors import CURRENT_SIGNING_KEY, ENGINE, NEXT_SIGNING_KEY, Exchange, exchanges, names
 

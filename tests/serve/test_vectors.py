@@ -20,7 +20,7 @@ from django.test import override_settings
 
 from django_workflow.client import transports
 from django_workflow.client.client import Client
-from django_workflow.protocol import wire
+from django_workflow.protocol import answers, wire
 from django_workflow.protocol.headers import Headers
 from django_workflow.protocol.requests import Batch, EngineRequest, FetchRun
 from django_workflow.protocol.signature import sign
@@ -55,7 +55,7 @@ class Replay:
     def send(self, request: EngineRequest[R]) -> R:
         encoded = wire.encode_request(request)
         self.sent += in_one_form(encoded.method, ENGINE + encoded.path, encoded.headers, encoded.body)
-        return wire.decode_answer(request, *(self.answers.pop(0) if self.answers else self._answer(request)))
+        return answers.decode_answer(request, *(self.answers.pop(0) if self.answers else self._answer(request)))
 
     async def asend(self, request: EngineRequest[R]) -> R:
         return self.send(request)

@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus
 from django_workflow.engine import signing_keys
 from django_workflow.engine.http_api.request import Route
 from django_workflow.errors import RequestRejected
-from django_workflow.protocol.wire import TOKEN_PARAMETER
+from django_workflow.protocol.queries import TOKEN_PARAMETER
 
 _READING = frozenset(("GET", "HEAD"))
 

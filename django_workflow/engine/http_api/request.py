@@ -16,7 +16,8 @@ import msgspec
 
 from django_workflow.errors import MessageInvalid, RequestRejected, WorkflowError
 from django_workflow.protocol import headers as h
-from django_workflow.protocol.wire import TOKEN_PARAMETER, encode_error
+from django_workflow.protocol.answers import encode_error
+from django_workflow.protocol.queries import TOKEN_PARAMETER
 
 T = TypeVar("T")
 

@@ -13,11 +13,12 @@ from django_workflow.engine.transport import EngineTransport, register_wait
 from django_workflow.engine.writing import write
 from django_workflow.errors import RunEnded
 from django_workflow.protocol import headers as h
+from django_workflow.protocol.answers import encode_answer
 from django_workflow.protocol.headers import header_lists
 from django_workflow.protocol.identifiers import message_id_of
 from django_workflow.protocol.requests import Notified, Wait, WaiterInfo
 from django_workflow.protocol.waits import WaitBody, WebhookEvent
-from django_workflow.protocol.wire import decode_request, encode_answer
+from django_workflow.protocol.wire import decode_request
 
 
 def ask(request: ApiRequest, **pieces: str) -> ApiResponse:
