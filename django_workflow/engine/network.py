@@ -30,7 +30,7 @@ import httpx
 from django_workflow.conf import Settings, get_settings
 from django_workflow.engine.call_guard import CallRefused, Guard, address_of, guard_of
 from django_workflow.engine.http_connections import IdleConnections
-from django_workflow.protocol.headers import canonical
+from django_workflow.protocol.headers import HOP_BY_HOP, canonical
 
 MAX_CONNECT_SECONDS = 10.0
 """Longest try of one of a host's addresses, so that the next one gets its turn."""
@@ -49,23 +49,7 @@ _TOKEN_RE = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL_RE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 # They describe one connection, or are made here; a copy from somewhere else would break the framing.
-_OURS = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
+_OURS = HOP_BY_HOP | {"content-length", "expect", "host", "http2-settings"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def delete(request: ApiRequest, dlq_id: str) -> Deleted:
 def delete_many(request: ApiRequest) -> Deleted:
     """Forget the dead letters named, else those that fit, else all; with `count` so many of them, the newest first."""
     alias = get_settings().database
-    filters = Filters(request, ACTION_QUERY, with_body=True)
+    filters = Filters(request, QUERY, with_body=True)
     if "dlqIds" in filters:
         return Deleted(deleted=dead_messages.delete(alias, dead_messages.keys_of(filters.ids("dlqIds"))))
     deleted, cursor = 0, filters.one("cursor")
@@ -103,7 +103,7 @@ def retry(request: ApiRequest, dlq_id: str) -> ApiResponse:
 def retry_many(request: ApiRequest) -> ApiResponse:
     """Publish those named once more (404 when one is unknown: then none is), else those that fit; at most 100, and no
     more than a page holds of those that fit."""
-    filters = Filters(request, ACTION_QUERY, with_body=True)
+    filters = Filters(request, QUERY, with_body=True)
     ids, cursor = list(dict.fromkeys(filters.ids("dlqIds"))), None
     if "dlqIds" not in filters:
         found, cursor = _page(filters)
@@ -183,7 +183,6 @@ def _info(letter: DeadLetter) -> DeadMessage:
 
 
 QUERY = (*FILTERS, "source", "dlqIds", "responseStatus", "fromDate", "toDate", "cursor", "count")
-ACTION_QUERY = QUERY
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/v2/dlq", listing, "Messages that were given up.", query=QUERY, answer=DeadMessages),
@@ -192,7 +191,7 @@ ROUTES: tuple[Route, ...] = (
         "/v2/dlq",
         delete_many,
         "Forget the dead letters that are named, that fit, or all.",
-        query=ACTION_QUERY,
+        query=QUERY,
         body=dict[str, str | int | list[str]],
         answer=Deleted,
     ),
@@ -201,7 +200,7 @@ ROUTES: tuple[Route, ...] = (
         "/v2/dlq/retry",
         retry_many,
         "Publish messages that were given up once more, at most 100.",
-        query=ACTION_QUERY,
+        query=QUERY,
         headers=MESSAGE_HEADERS,
         body=dict[str, str | int | list[str]],
         answer=Retried,
