@@ -77,6 +77,8 @@ def _dotted(version: Version) -> str:
 def check_sqlite(alias: str, connection: Any) -> Iterator[CheckMessage]:
     if connection.vendor != "sqlite":
         return
+    if str(connection.settings_dict["NAME"]).startswith("file:memorydb_"):
+        return  # that of Django's test runner, where the harness needs no worker
     if connection.is_in_memory_db():
         yield warning(
             "W010",
