@@ -133,7 +133,8 @@ class RunHandle:
         if connections[get_settings().database].in_atomic_block:
             raise WorkflowError(
                 f"wait() for run {self.id} was called inside transaction.atomic(): the run starts when the transaction "
-                "commits, so it would wait for ever. Wait after the block."
+                "commits, so it would wait for ever. Wait after the block; in a TestCase, call run_workflows() of "
+                "django_workflow.testing first."
             )
 
 
