@@ -79,18 +79,22 @@ class RunHandle:
         Raises RunFailed when it failed or was canceled, TimeoutError after `timeout` seconds, RunEnded when there is
         no such run, WorkflowError when called inside a transaction, which could never see the run's end.
         """
-        pauses = _pauses(timeout, self.id)
+        pauses = _pauses(timeout)
         while (row := self._row()) is None or not row.is_finished:
             self._refuse_endless(row)
-            time.sleep(next(pauses))
+            if (pause := next(pauses, None)) is None:
+                raise self._too_late(row, timeout)
+            time.sleep(pause)
         return self._result(row)
 
     async def await_run(self, timeout: float | None = None) -> Any:
         """`wait()` for async code: `result = await handle.await_run()`."""
-        pauses = _pauses(timeout, self.id)
+        pauses = _pauses(timeout)
         while (row := await sync_to_async(self._row)()) is None or not row.is_finished:
             await sync_to_async(self._refuse_endless)(row)
-            await asyncio.sleep(next(pauses))
+            if (pause := next(pauses, None)) is None:
+                raise self._too_late(row, timeout)
+            await asyncio.sleep(pause)
         return self._result(row)
 
     def cancel(self) -> bool:
@@ -126,6 +130,13 @@ class RunHandle:
             "deleted, or this was never the id of one."
         )
 
+    def _too_late(self, row: Any, timeout: float | None) -> TimeoutError:
+        if row is not None and row.status == "queued" and get_settings().engine == "embedded":
+            rest = "It has not started: is a worker running (manage.py workflow_worker)?"
+        else:
+            rest = "It goes on; wait again if you like."
+        return TimeoutError(f"Run {self.id} was not over after {timeout:g} s. {rest}")
+
     def _refuse_endless(self, row: Any) -> None:
         """Raise for a wait that would have no end. Rows of the hosted engine's runs may come later."""
         if row is None and get_settings().engine == "embedded":
@@ -142,11 +153,10 @@ def _run_model() -> Any:
     return apps.get_model("django_workflow", "Run")
 
 
-def _pauses(timeout: float | None, run_id: str) -> Iterator[float]:
-    """Growing pauses between two looks, up to the timeout. Raises TimeoutError after it."""
+def _pauses(timeout: float | None) -> Iterator[float]:
+    """Growing pauses between two looks, up to the timeout."""
     deadline = None if timeout is None else time.monotonic() + timeout
     pause = FIRST_PAUSE_SECONDS
     while deadline is None or (left := deadline - time.monotonic()) > 0:
         yield pause if deadline is None else min(pause, left)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-    raise TimeoutError(f"Run {run_id} was not over after {timeout:g} s. It goes on; wait again if you like.")

@@ -125,9 +125,16 @@ def test_wait_raises_what_the_run_says(model: list[Rows], status: str, words: st
     assert (caught.value.run_id, caught.value.status, caught.value.error) == ("wfr_1", status, "card refused")
 
 
-def test_wait_ends_with_its_timeout(model: list[Rows]) -> None:
-    model.append(Rows(row("sleeping")))
-    with pytest.raises(TimeoutError, match=r"wfr_1 was not over after 0\.02 s\."):
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("sleeping", "It goes on"),
+        ("queued", r"It has not started: is a worker running \(manage\.py workflow_worker\)\?"),
+    ],
+)
+def test_wait_ends_with_its_timeout(model: list[Rows], status: str, words: str) -> None:
+    model.append(Rows(row(status)))
+    with pytest.raises(TimeoutError, match=r"wfr_1 was not over after 0\.02 s\. " + words):
         make_handle().wait(timeout=0.02)
 
 
@@ -164,7 +171,7 @@ def test_a_handle_reads_as_its_id() -> None:
 
 
 def test_pauses_grow_up_to_a_second() -> None:
-    pauses = _pauses(None, "wfr_1")
+    pauses = _pauses(None)
     seen = [next(pauses) for _ in range(20)]
     assert seen == sorted(seen)
     assert seen[0] == handle_module.FIRST_PAUSE_SECONDS
