@@ -20,6 +20,7 @@ import msgspec
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import IntegrityError, connections
+from django.utils.asyncio import async_unsafe
 
 from django_workflow.client.carried import current_carried
 from django_workflow.client.session import current_session
@@ -194,8 +195,13 @@ class EngineTransport:
                 return cast(R, answer)
         return await sync_to_async(self.send)(request)
 
+    @async_unsafe
     def _ask(self, request: EngineRequest[Any]) -> Any:
-        """Have a worker of this process do it, if it may; None when nothing was written. Raises QuotaExceeded etc."""
+        """Have a worker of this process do it, if it may; None when nothing was written. Raises QuotaExceeded etc.
+
+        Refused in async code, as the ORM is: the wait would hold up the event loop, and where the worker is a process
+        of its own, as on most sites, the same code would meet the ORM.
+        """
         if isinstance(request, Batch | Notify):
             _check_limits(request)
         found = ask(self.alias, request)

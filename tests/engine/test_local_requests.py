@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import OperationalError, connections, transaction
 
 from django_workflow import WorkflowContext, get_client, workflow
@@ -60,6 +61,17 @@ def accepted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accepted]:
     worker.start()
     yield Accepted(worker, monkeypatch)
     assert worker.drain()
+
+
+def test_a_sync_trigger_in_async_code_is_refused_beside_a_worker_too(accepted: Accepted) -> None:
+    """Else it works under runserver, and fails where the worker is a process of its own."""
+
+    async def view() -> None:
+        local.trigger(21)
+
+    with pytest.raises(SynchronousOnlyOperation, match=r"await workflow\.atrigger\(\)"):
+        async_to_sync(view)()
+    assert not Run.objects.exists()
 
 
 def test_a_start_is_committed_when_the_trigger_returns(accepted: Accepted) -> None:
