@@ -262,6 +262,29 @@ def test_a_column_of_another_type_asks_for_another_connection(hand: Hand) -> Non
 
 
 @pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_pool_that_nobody_told_of_is_noticed_once(hand: Hand, caplog: pytest.LogCaptureFixture) -> None:
+    """Another session answers than the one that prepared the statement."""
+    from django_workflow.engine.sql.psycopg3 import PreparingCursor
+
+    start()
+    leases = hand.claim()
+    hot_statements("default").read(leases)
+    connection.connection.pgconn.exec_(b"DEALLOCATE ALL")  # psycopg does not see it
+    try:
+        with pytest.raises(OperationalError):
+            hot_statements("default").read(leases)
+        connection.close()
+        assert len(hot_statements("default").read(leases)) == 1
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_prepared_statements")
+            assert cursor.fetchone() == (0,)
+        assert "DISABLE_SERVER_SIDE_CURSORS" in caplog.text
+    finally:
+        PreparingCursor.pooled.clear()
+
+
+@pytest.mark.postgresql
 def test_pooled_connections_get_no_prepared_statements(
     hand: Hand, unprepared: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

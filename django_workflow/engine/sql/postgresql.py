@@ -76,16 +76,16 @@ class Statements:
 
 def _cursor(connection: BaseDatabaseWrapper) -> AbstractContextManager[Any]:
     """A cursor that prepares its statements on the server, still watched by Django (logs, wrappers, errors)."""
-    pooled = connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
     try:
         from django_workflow.engine.sql.psycopg3 import PreparingCursor
     except ImportError:  # psycopg 2 prepares nothing
         return connection.cursor()
     connection.ensure_connection()
+    pooled = connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS") or connection.alias in PreparingCursor.pooled
     if pooled or not isinstance(connection.connection, PreparingCursor.connections):
         return connection.cursor()
     watched: AbstractContextManager[Any] = connection._prepare_cursor(  # type: ignore[attr-defined]
-        PreparingCursor(connection.connection)
+        PreparingCursor(connection.connection, connection.alias)
     )
     return watched
 

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import psycopg
+from psycopg import errors
 
 NEVER = 2**31
 """So often has a statement that is not ours to be executed before it is prepared too."""
 
+logger = logging.getLogger("django_workflow.engine")
+
 
 class PreparingCursor(psycopg.Cursor[Any]):
-    connections: ClassVar[type[Any]] = psycopg.Connection
+    """Of a connection of the database `alias`."""
 
-    def __init__(self, connection: Any) -> None:
+    connections: ClassVar[type[Any]] = psycopg.Connection
+    pooled: ClassVar[set[str]] = set()
+    """Databases whose statements went to another session than the one that prepared them: nothing is prepared there."""
+
+    def __init__(self, connection: Any, alias: str) -> None:
         super().__init__(connection)
+        self._alias = alias
         if connection.prepare_threshold is None:  # as Django sets it: nothing is prepared then, whoever asks for it
             connection.prepare_threshold = NEVER
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> PreparingCursor:
-        """Execute a statement. Raises psycopg's errors; OperationalError too when a column that it reads has got
-        another type since it was prepared (a migration beside a worker), which another connection mends."""
+        """Execute a statement. Raises psycopg's errors; OperationalError too where another connection mends it: when a
+        column has got another type since (a migration beside a worker), and when connections are pooled by transaction.
+        """
         try:
             super().execute(query, params, prepare=True, **options)
-        except psycopg.errors.FeatureNotSupported as error:
+        except errors.FeatureNotSupported as error:
+            raise psycopg.OperationalError(*error.args) from error
+        except (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement) as error:
+            if self._alias not in self.pooled:
+                self.pooled.add(self._alias)
+                logger.warning(
+                    "The connections of database %r are pooled by transaction (%s), so no statement is prepared there "
+                    "from now on. Set DISABLE_SERVER_SIDE_CURSORS in DATABASES, as Django needs it too.",
+                    self._alias,
+                    error,
+                )
             raise psycopg.OperationalError(*error.args) from error
         # Where Django looks for what was executed (DEBUG, `connection.queries`): psycopg leaves it empty here.
         self._query: Any = SimpleNamespace(query=query.encode())
