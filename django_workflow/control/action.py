@@ -50,8 +50,8 @@ class Action:
 
     `permission` is a codename of this app. `title` names the action ("Cancel"), `verb` goes before a number of runs
     ("Cancel 12 runs"), `past` after it ("12 runs canceled"). The flags tell which parameters `perform` takes:
-    `needs_payload` a `payload` (None: as it was), `needs_step` a `step`, `needs_event` an `event_id` and `data`,
-    `needs_options` `labels`, `delay` and `run_id` of a new run. `in_bulk`: whether it makes sense for many runs.
+    `needs_payload` a `payload` (None: as it was), `needs_step` a `step`, `needs_event` an `event_id` and `data`.
+    `in_bulk`: whether it makes sense for many runs.
     """
 
     name: ClassVar[str]
@@ -62,7 +62,6 @@ class Action:
     needs_payload: ClassVar[bool] = False
     needs_step: ClassVar[bool] = False
     needs_event: ClassVar[bool] = False
-    needs_options: ClassVar[bool] = False
     in_bulk: ClassVar[bool] = True
 
     def __repr__(self) -> str:

@@ -82,7 +82,6 @@ class Restart(Action):
     verb = gettext_lazy("Restart")
     past = gettext_lazy("restarted")
     needs_payload = True
-    needs_options = True
 
     def hindrance(self, run: Run) -> str:
         return is_not_over(run) or is_forgotten(run)
@@ -159,7 +158,6 @@ class StartSimilar(Action):
     verb = gettext_lazy("Start a run like")
     past = gettext_lazy("started again")
     needs_payload = True
-    needs_options = True
     in_bulk = False
 
     def hindrance(self, run: Run) -> str:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 MOST = 1000
 """Open questions that are looked at for one user."""
 
-ANSWERED_SHOWN = 100
 _UNUSED = ("step", "config", "event_data", "run__payload", "run__result", "run__config", "run__error", "run__why")
 
 

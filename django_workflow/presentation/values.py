@@ -27,8 +27,6 @@ from django_workflow.protocol.secrets import PAYLOAD, RESULT, Paths, mask_result
 from django_workflow.protocol.secrets import REDACTED as REDACTED
 from django_workflow.protocol.steps import StepType, decode_step
 
-LARGEST_LAID_OUT = 256 * 1024
-
 STEP_COLUMNS = (
     "step_id",
     "name",

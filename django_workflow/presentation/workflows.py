@@ -37,10 +37,6 @@ class Numbers:
     def total(self) -> int:
         return sum(self.lately.values())
 
-    @property
-    def active_lately(self) -> int:
-        return sum(number for status, number in self.lately.items() if status not in Run.FINAL)
-
     def count(self, status: str) -> int:
         return self.lately.get(status, 0)
 
