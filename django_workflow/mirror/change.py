@@ -188,7 +188,6 @@ class RunChange(RunDraft):
         if row.position is not None:
             return False
         step = self._with_secrets(step, row)
-        hide = self.config is not None and "body" in self.config.redact
         ended, announced = at or self.now, step.step_type in ANNOUNCED
         began = started_at or row.started_at or ended
         asleep = step.step_type in SLEEPS and due is not None and due > self.now
@@ -202,24 +201,16 @@ class RunChange(RunDraft):
             finished_at=None if asleep else ended,
             due_at=due if asleep else None,
             position=step.step_id,
-            preview=(shown_out(step, hide=hide) or "")[:PREVIEW_CHARACTERS].replace("\0", ""),
+            preview=(shown_out(step, hide=self._hides_bodies) or "")[:PREVIEW_CHARACTERS].replace("\0", ""),
             error="",
             event_id=(step.wait_event_id or row.event_id)[:255],
         )
         self._entries.append(self._entry(step))
         if step.step_type in WAITS:
             self._end_wait(step)
-            self._tell_step("inputResolved", step, eventId=step.wait_event_id)
         elif not was_told:
             self._tell_step("stepStart", step, at=began, attempt=row.attempts)
-        self._tell_step(
-            "stepFinish",
-            step,
-            at=ended,
-            attempt=row.attempts,
-            durationMs=max(round((ended - began).total_seconds() * 1000), 0),
-            result=step_result(step, get_settings().publish_results, hide=hide),
-        )
+        self._tell_finish(step, row.attempts, began, ended)
         self._signal(signals.step_completed, step=row)
         if asleep and due is not None:
             self._explain(Run.Status.SLEEPING, _sleeping(due), due)
@@ -329,9 +320,24 @@ class RunChange(RunDraft):
             secret = within(RESULT, config.secret) if config is not None else ()
         return msgspec.structs.replace(step, secret=secret) if secret else step
 
+    @property
+    def _hides_bodies(self) -> bool:
+        return self.config is not None and "body" in self.config.redact
+
+    def _tell_finish(self, step: WireStep, attempt: int, began: datetime, ended: datetime) -> None:
+        self._tell_step(
+            "stepFinish",
+            step,
+            at=ended,
+            attempt=attempt,
+            durationMs=max(round((ended - began).total_seconds() * 1000), 0),
+            result=step_result(step, get_settings().publish_results, hide=self._hides_bodies),
+        )
+
     def _end_wait(self, step: WireStep) -> None:
         state = Waiter.State.TIMED_OUT if step.wait_timeout else Waiter.State.RESOLVED
         self._waiting().filter(step_id=step.step_id).update(state=state, resolved_at=self.now)
+        self._tell_step("inputResolved", step, eventId=step.wait_event_id)
 
     def _close_open(self, status: Run.Status) -> None:
         self._waiting().update(state=Waiter.State.CANCELED, resolved_at=self.now)

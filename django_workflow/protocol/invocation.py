@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -112,17 +113,21 @@ def classify(headers: Mapping[str, str], body: bytes) -> Invocation:
         return _call(get, body)
     if version:
         return _steps(get, body, Kind.STEPS, "Couldn't get workflow id from header")
+    return _delivered(get, kind=Kind.FIRST, payload=body)
+
+
+_Get = Callable[[str], str | None]
+
+
+def _delivered(get: _Get, **fields: Any) -> Invocation:
+    """An invocation with what the headers of any delivery say, and these fields."""
     return Invocation(
-        kind=Kind.FIRST,
         message_id=get(h.MESSAGE_ID) or None,
         retried=_whole(get(h.RETRIED)) or 0,
         invoke_count=_whole(get(h.WORKFLOW_INVOKE_COUNT)) or 0,
         labels=_labels(get(h.LABEL)),
-        payload=body,
+        **fields,
     )
-
-
-_Get = Callable[[str], str | None]
 
 
 def _steps(get: _Get, body: bytes, kind: Kind, without_run: str) -> Invocation:
@@ -138,14 +143,11 @@ def _steps(get: _Get, body: bytes, kind: Kind, without_run: str) -> Invocation:
         if not messages:
             raise InvocationInvalid(f"The delivery to run {run_id} holds no message, not even the payload.")
         steps = RunSteps(messages[0].raw, messages)
-    return Invocation(
+    return _delivered(
+        get,
         kind=kind,
         run_id=run_id,
-        message_id=get(h.MESSAGE_ID) or None,
         created_at=_whole(get(h.WORKFLOW_CREATED_AT)),
-        retried=_whole(get(h.RETRIED)) or 0,
-        invoke_count=_whole(get(h.WORKFLOW_INVOKE_COUNT)) or 0,
-        labels=_labels(get(h.LABEL)),
         payload=b"" if steps is None else steps.payload,
         steps=steps,
         lazy=steps is None,
@@ -174,14 +176,11 @@ def _call(get: _Get, body: bytes) -> Invocation:
             "Error when handling call return (isCallReturn=true): Error: "
             f"Missing info in callback message source header: {msgspec.json.encode(found).decode()}"
         )
-    return Invocation(
+    return _delivered(
+        get,
         kind=Kind.CALL_CALLBACK,
         run_id=run_id,
-        message_id=get(h.MESSAGE_ID) or None,
         created_at=_whole(get(h.WORKFLOW_CREATED_AT)),
-        retried=_whole(get(h.RETRIED)) or 0,
-        invoke_count=_whole(get(h.WORKFLOW_INVOKE_COUNT)) or 0,
-        labels=_labels(get(h.LABEL)),
         call=CallReturn(
             step_id=number,
             step_name=h.utf8_value(name),
@@ -202,14 +201,11 @@ def _failure(get: _Get, body: bytes) -> Invocation:
         failure = decode_failure(body)
     except MessageInvalid as error:
         raise InvocationInvalid(f"The failure callback of run {run_id} cannot be read. {error}") from error
-    return Invocation(
+    return _delivered(
+        get,
         kind=Kind.FAILURE_CALLBACK,
         run_id=run_id,
-        message_id=get(h.MESSAGE_ID) or None,
         created_at=_whole(get(h.WORKFLOW_CREATED_AT)) or failure.workflow_created_at or None,
-        retried=_whole(get(h.RETRIED)) or 0,
-        invoke_count=_whole(get(h.WORKFLOW_INVOKE_COUNT)) or 0,
-        labels=_labels(get(h.LABEL)),
         payload=failure.source_body,
         failure=failure,
     )
