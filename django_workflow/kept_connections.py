@@ -22,7 +22,8 @@ class KeptConnections:
         """Close this thread's connections that failed, or sat idle and do not answer any more."""
         idle = time.monotonic() - getattr(self._thread, "used_at", 0.0) > IDLE_SECONDS
         for connection in connections.all(initialized_only=True):
-            if connection.in_atomic_block:
+            # One that is closed is opened by its next query; MySQL's backend cannot be asked whether it is usable.
+            if connection.in_atomic_block or connection.connection is None:
                 continue
             if (connection.errors_occurred or idle) and not connection.is_usable():
                 connection.close()
