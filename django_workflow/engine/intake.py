@@ -12,6 +12,7 @@ from uuid import UUID
 from django_workflow.client.urls import code_version_of, workflow_name
 from django_workflow.conf import get_settings
 from django_workflow.engine import calls
+from django_workflow.engine.addresses import is_internal
 from django_workflow.engine.flow_control import note_limits
 from django_workflow.engine.journal_cache import info_of
 from django_workflow.engine.records import Invoker, Lease, RunConfig, encode_config, stored
@@ -42,7 +43,7 @@ def append_message(
 ) -> bool:
     """Append one message to a locked, living run: a plan, a result, a call or an invocation.
 
-    False: its step has a result already, and the message was dropped.
+    False: its step has a result already, or is under way, and the message was dropped.
     """
     fields = message.workflow
     assert fields is not None
@@ -51,8 +52,12 @@ def append_message(
     started_at = lease.started_at if lease is not None else None
     wake_up(unit, state, started_at or unit.now)
     if fields.invoke:
+        if _was_submitted(unit, state, decode_invoke(message.body).step.step_id, lease):
+            return False
         invoke(unit, state, message)
     elif fields.call_type == CallType.TO_CALLBACK:
+        if _was_submitted(unit, state, calls.called_step(message).step_id, lease):
+            return False
         calls.start_call(unit, state, message, key)
     else:
         body, _ = stored(message.body)
@@ -73,6 +78,28 @@ def append_message(
                 attempts=None if lease is not None else _attempts_elsewhere(unit, state, step),
             )
     return True
+
+
+def is_first_call(lease: Lease) -> bool:
+    """Whether no earlier call can have brought what this one does: one of an endpoint elsewhere brings it by itself,
+    whatever becomes of its answer."""
+    return is_internal(lease.destination) and not lease.attempt and not lease.rescues
+
+
+def _was_submitted(unit: UnitOfWork, state: RunState, step_id: int, lease: Lease | None) -> bool:
+    """Whether a step that calls or invokes was submitted before, by a call whose answer was lost or came late.
+
+    Nobody is called a second time then, and no second run is started.
+    """
+    if lease is not None and is_first_call(lease):
+        return False
+    if unit.has_result(state, step_id):
+        return True
+    mine = {"run_id": state.key, "step_id": step_id}
+    called = Delivery.objects.using(unit.alias).filter(kind__in=(Delivery.Kind.CALL, Delivery.Kind.CALLBACK), **mine)
+    # A branch that is only planned has a row too, and invoked nothing yet.
+    invoked = Step.objects.using(unit.alias).filter(step_type=StepType.INVOKE, **mine).exclude(event_id="")
+    return called.exists() or invoked.exists()
 
 
 def _attempts_elsewhere(unit: UnitOfWork, state: RunState, step: WireStep) -> int:

@@ -16,7 +16,6 @@ from django.db.models import Max
 from django_workflow import signals
 from django_workflow.conf import get_settings
 from django_workflow.engine import calls, dead_letters, intake, messages, waiters
-from django_workflow.engine.addresses import is_internal
 from django_workflow.engine.backoff import retry_delay
 from django_workflow.engine.facts import Answer, Emitted, Fact, Settlement, StepStarted, Taken
 from django_workflow.engine.messages import NON_RETRYABLE_STATUS
@@ -223,9 +222,7 @@ def _take(unit: UnitOfWork, state: RunState, lease: Lease, taken: Taken) -> None
     elif isinstance(request, Publish):
         intake.append_message(unit, state, request.message, taken.keys[0], lease=lease)
     elif isinstance(request, Wait):
-        # An earlier call of an endpoint elsewhere may have brought it by itself.
-        first_time = is_internal(lease.destination) and not lease.attempt and not lease.rescues
-        waiters.wait(unit, state, request, first_time=first_time)
+        waiters.wait(unit, state, request, first_time=intake.is_first_call(lease))
     elif isinstance(request, FinishRun):
         result = request.result.decode() if request.result is not None else None
         end_run(unit, state, Run.Status.SUCCESS, result=result)

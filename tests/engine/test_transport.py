@@ -8,11 +8,13 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 
 from django_workflow.engine import cycle
+from django_workflow.engine.facts import Answer
 from django_workflow.engine.journal_cache import JournalCache
 from django_workflow.engine.transport import EngineTransport
 from django_workflow.errors import EngineError, RunEnded
 from django_workflow.models import Delivery, JournalEntry, Run, Step, Waiter
-from django_workflow.protocol.publish import Message
+from django_workflow.protocol.invoke import InvokeBody, encode_invoke
+from django_workflow.protocol.publish import FEATURES, CallbackConfig, Message, WorkflowFields
 from django_workflow.protocol.requests import (
     Batch,
     CancelRuns,
@@ -23,9 +25,26 @@ from django_workflow.protocol.requests import (
     Publish,
     Wait,
 )
-from django_workflow.protocol.steps import encode_step
+from django_workflow.protocol.steps import CallType, encode_step
 from django_workflow.testing import WorkflowClock
-from tests.engine.deliveries import ALIAS, Hand, finish, message, result, start, step
+from tests.engine.deliveries import ALIAS, URL, Hand, finish, message, result, start, step
+
+ELSEWHERE = "https://shop.example/workflows/by-hand/"
+
+
+def invocation(run: Run, child: str) -> Batch:
+    """What an endpoint submits for a first step that invokes."""
+    body = InvokeBody(workflow_run_id=run.run_id, workflow_url=URL, step=step(1, None, step_type="Invoke"))
+    fields = WorkflowFields(run_id=child, url=URL, init=True, invoke=True, features=FEATURES)
+    return Batch(messages=(Message(destination=URL, body=encode_invoke(body), workflow=fields),))
+
+
+def call(run: Run) -> Batch:
+    """What an endpoint submits for a first step that calls."""
+    fields = WorkflowFields(run_id=run.run_id, url=URL, call_type=CallType.TO_CALLBACK.value, features=FEATURES)
+    headers = {"Upstash-Forward-Upstash-Workflow-StepId": "1", "Upstash-Forward-Upstash-Workflow-StepName": "step 1"}
+    callback = CallbackConfig(url=URL, headers=headers)
+    return Batch(messages=(Message(destination="https://bank.example/", callback=callback, workflow=fields),))
 
 
 @pytest.fixture
@@ -150,6 +169,44 @@ class TestSubmissionsFromOutside:
         engine.send(result(run, *plans))
         assert JournalEntry.objects.filter(run=run).count() == 2
         assert Delivery.objects.filter(run=run, position__gt=0).count() == 2
+
+    @pytest.mark.parametrize("own_id", [False, True], ids=["new ids", "an id of its own"])
+    def test_an_invocation_that_is_submitted_again_starts_no_second_run(
+        self, engine: EngineTransport, own_id: bool
+    ) -> None:
+        run = start()
+        for number in range(2):
+            engine.send(invocation(run, "wfr_child" if own_id else f"wfr_child{number}"))
+        child = Run.objects.get(parent=run)
+        assert Step.objects.get(run=run).status == Step.Status.WAITING
+        engine.send(FinishRun(run_id=child.run_id, result=b"1"))
+        engine.send(invocation(run, "wfr_late"))
+        assert list(Run.objects.filter(parent=run)) == [child]
+        assert JournalEntry.objects.get(run=run).step_id == 1
+        assert Step.objects.get(run=run).status == Step.Status.SUCCESS
+
+    def test_a_call_that_is_submitted_again_is_made_once(self, engine: EngineTransport, hand: Hand) -> None:
+        run = start()
+        first = Delivery.objects.get()
+        engine.send(call(run))
+        engine.send(call(run))
+        (made,) = (lease for lease in hand.claim() if lease.key != first.pk)
+        hand.settle(made, answer=Answer(status=200, body=b"{}"))
+        engine.send(call(run))  # while its answer is brought
+        assert not Delivery.objects.filter(kind=Delivery.Kind.CALL).exists()
+        engine.send(result(run, step(1, step_type="Call")))
+        engine.send(call(run))
+        assert not Delivery.objects.filter(kind=Delivery.Kind.CALL).exists()
+        assert Step.objects.get(run=run).status == Step.Status.SUCCESS
+
+    def test_an_invocation_that_an_answer_brings_after_its_own_submission_starts_no_second_run(
+        self, engine: EngineTransport, hand: Hand
+    ) -> None:
+        run = start(url=ELSEWHERE)
+        (lease,) = hand.claim()
+        engine.send(invocation(run, "wfr_child"))
+        hand.settle(lease, invocation(run, "wfr_again"))
+        assert Run.objects.get(parent=run).run_id == "wfr_child"
 
     def test_an_atomic_step_whose_result_is_there_already_is_refused(self, engine: EngineTransport) -> None:
         run = start()

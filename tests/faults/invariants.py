@@ -14,6 +14,7 @@ import msgspec
 from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
 from django.db.models.functions import Coalesce
 
+from django_workflow.engine.records import decode_config
 from django_workflow.models import (
     ChannelEvent,
     DeadLetter,
@@ -53,7 +54,7 @@ def assert_all_done(handles: Iterable[Any]) -> None:
 
 def broken_rules() -> list[str]:
     """What is wrong, a line each; nothing, at every moment between two transactions."""
-    return [*_journals(), *_steps(), *_ends(), *_ways_on(), *_leases(), *_events(), *_effects()]
+    return [*_journals(), *_steps(), *_ends(), *_ways_on(), *_leases(), *_events(), *_effects(), *_invoked()]
 
 
 def _left_over(workers: bool) -> Iterator[str]:
@@ -156,6 +157,18 @@ def _effects() -> Iterator[str]:
     yield from _named("atomic effect happened several times", {key for key, times in effects.items() if times > 1})
     yield from _named("atomic effect without its result", effects.keys() - done)
     yield from _named("atomic effect lost, although its result is kept", done - effects.keys())
+
+
+def _invoked() -> Iterator[str]:
+    """A step that invokes starts one run, however often its call was made; a run that goes on for it is no other."""
+    children = Run.objects.exclude(parent=None).filter(resumed_from=None).values_list("parent__run_id", "config")
+    started = Counter((parent, _invoking_step(config)) for parent, config in children)
+    yield from _named("step invoked several runs", {key for key, times in started.items() if times > 1})
+
+
+def _invoking_step(config: str) -> str:
+    invoker = decode_config(config).invoker
+    return invoker.step.step_name if invoker is not None else ""
 
 
 def _named(what: str, keys: Iterable[tuple[str, str]]) -> Iterator[str]:
