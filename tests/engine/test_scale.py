@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -13,7 +13,7 @@ from django_workflow.engine.leases import claim, enlist, orphans
 from django_workflow.engine.pruner import prune_batch
 from django_workflow.models import Delivery, Run
 from django_workflow.testing import WorkflowClock, run_workflows
-from tests.benchmarks.copies import analyze, copy_run
+from tests.benchmarks.copies import analyze, copy_run, truncate
 from tests.benchmarks.plans import plans_of
 
 SLEEPING, DUE, HAND = 1_000_000, 100, 32
@@ -35,9 +35,15 @@ def pages_read(work: Callable[[], object]) -> int:
     return sum(plan.pages for plan in plans)
 
 
+@pytest.fixture
+def _emptied_at_once(transactional_db: None) -> Iterator[None]:
+    yield
+    truncate()
+
+
 @pytest.mark.slow
 @pytest.mark.postgresql
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("_emptied_at_once")
 def test_a_claim_looks_past_a_million_sleeping_runs(workflow_clock: WorkflowClock) -> None:
     handle = sleeps_for_long.trigger(None)
     run_workflows()
