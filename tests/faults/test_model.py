@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -304,6 +304,8 @@ class Machine(RuleBasedStateMachine):
     def write(self, worker: Hands, twice: bool) -> None:
         """Write all that a worker has in hand as one batch; `twice`: as after a commit whose answer was lost."""
         batch, worker.held = worker.held, []
+        if not batch:
+            return
         holding = [held for held in batch if self.holds(held.lease)]
         facts = [fact for held in batch for fact in held.facts]
         written = worker.writer.write(facts)
@@ -371,10 +373,12 @@ class Machine(RuleBasedStateMachine):
         if not self.workers:
             return
         assert dict(Run.objects.values_list("run_id", "status")) == {run.run_id: run.shown() for run in self.runs}
-        steps = Delivery.objects.filter(kind=Delivery.Kind.STEP)
-        calls = steps.values_list("run__run_id", "solo", "step_id", "due_at", "attempt")
+        fields = ("run__run_id", "solo", "step_id", "due_at", "attempt", "kind", "worker_id", "pk", "fence")
+        deliveries = list(Delivery.objects.values_list(*fields, named=True))
         assert Counter(
-            (run, None if solo else number, due, tried) for run, solo, number, due, tried in calls
+            (call.run__run_id, None if call.solo else call.step_id, call.due_at, call.attempt)
+            for call in deliveries
+            if call.kind == Delivery.Kind.STEP
         ) == Counter((run.run_id, call.branch, call.due_at, call.attempt) for run in self.runs for call in run.calls)
         results = JournalEntry.objects.exclude(step_id=None).values_list("run__run_id", "step_id")
         assert Counter(results) == Counter((run.run_id, number) for run in self.runs for number in run.results)
@@ -386,7 +390,7 @@ class Machine(RuleBasedStateMachine):
         assert Counter(letters) == Counter(run.run_id for run in self.failed())
         known = {(lease.key, lease.fence) for worker in self.workers for lease in worker.leases}
         known |= {(held.lease.key, held.lease.fence) for worker in self.workers for held in worker.held}
-        leased = set(Delivery.objects.exclude(worker_id=None).values_list("pk", "fence"))
+        leased = {(call.pk, call.fence) for call in deliveries if call.worker_id is not None}
         assert leased <= known, "a lease that its worker does not know of"
 
     def come_to_rest(self) -> None:
@@ -445,4 +449,5 @@ def test_rows_are_as_the_model_says() -> None:
 @pytest.mark.slow
 @pytest.mark.django_db
 def test_rows_are_as_the_model_says_however_far_one_looks() -> None:
-    explore(400, 80, print_blob=True)
+    # What may happen in which order is looked for on SQLite; a server's own statements have all been used much sooner.
+    explore(400 if connection.vendor == "sqlite" else 100, 80, print_blob=True)
