@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
-from threading import Barrier, Thread
 from typing import Any
 
 import pytest
-from django.db import connections
 
 from django_workflow import WorkflowContext, workflow
 from django_workflow.engine import flow_control
@@ -26,6 +24,7 @@ from django_workflow.protocol.publish import CallbackConfig, FlowControl
 from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_workflows
 from django_workflow.testing.factories import make_delivery, make_run
 from tests.engine.deliveries import Hand, finish, start
+from tests.engine.threads import at_once
 
 ALIAS = "default"
 pytestmark = pytest.mark.django_db
@@ -126,21 +125,12 @@ def test_workers_that_claim_at_the_same_time_keep_to_the_limits(clock: WorkflowC
     make_key("rate", rate=7, period_seconds=60)
     make_deliveries(30, "slots")
     make_deliveries(30, "rate")
-    everybody = Barrier(4)
 
     def work() -> None:
-        everybody.wait(10)
-        try:
-            for _ in range(5):
-                claim(ALIAS, uuid7(), clock.now(), 8)
-        finally:
-            connections.close_all()
+        for _ in range(5):
+            claim(ALIAS, uuid7(), clock.now(), 8)
 
-    threads = [Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[work] * 4)
     assert flow_control.in_flight(ALIAS) == {"slots": 5, "rate": 7}
     assert FlowKey.objects.get(key="rate").window_count == 7
 

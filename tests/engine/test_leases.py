@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from threading import Barrier, Thread
 
 import pytest
-from django.db import connections
 
 from django_workflow.conf import HEARTBEAT_SECONDS
 from django_workflow.engine import cycle
@@ -18,6 +16,7 @@ from django_workflow.protocol.identifiers import uuid7
 from django_workflow.testing import WorkflowClock
 from django_workflow.testing.factories import make_delivery, make_run, make_worker
 from tests.engine.deliveries import step
+from tests.engine.threads import at_once
 
 ALIAS = "default"
 
@@ -73,23 +72,14 @@ class TestClaim:
 def test_two_workers_never_claim_the_same_delivery(clock: WorkflowClock) -> None:
     for _ in range(40):
         make_delivery(due_at=clock.now())
-    barrier = Barrier(4)
     claimed: list[object] = []
 
     def work() -> None:
         key = uuid7()
-        barrier.wait()
-        try:
-            while leases := claim(ALIAS, key, clock.now(), 3).leases:
-                claimed.extend(lease.key for lease in leases)
-        finally:
-            connections.close_all()
+        while leases := claim(ALIAS, key, clock.now(), 3).leases:
+            claimed.extend(lease.key for lease in leases)
 
-    threads = [Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[work] * 4)
     # A claim that found every due row locked by others may end early, so not all need be taken; none is taken twice.
     assert len(claimed) == len(set(claimed))
     assert len(claimed) + Delivery.objects.unleased().count() == 40

@@ -7,6 +7,7 @@ import itertools
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from threading import Barrier, Thread
 from typing import Any
 
@@ -35,6 +36,7 @@ from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_w
 from django_workflow.testing.calls import Call, RefusingNetwork, current_network
 from tests.engine.deliveries import Hand
 from tests.engine.posting import ALIAS, DOWN, URL, answers, post, publish, states_of
+from tests.engine.threads import at_once
 
 pytestmark = pytest.mark.django_db
 CALLBACK = "https://hooks.example/told"
@@ -500,25 +502,14 @@ class TestDeduplication:
     @pytest.mark.mariadb
     @pytest.mark.django_db(transaction=True)
     def test_of_publishers_at_the_same_time_one_wins(self) -> None:
-        barrier, found, errors = Barrier(6), [], []
+        barrier, found = Barrier(6), []
 
         def work(number: int) -> None:
-            try:
-                for turn in range(10):
-                    barrier.wait(20)
-                    found.append((turn, *publish(body=str(number), deduplication_id=f"turn {turn}")))
-            except Exception as error:
-                errors.append(error)
-                barrier.abort()
-            finally:
-                connections.close_all()
+            for turn in range(10):
+                barrier.wait(20)
+                found.append((turn, *publish(body=str(number), deduplication_id=f"turn {turn}")))
 
-        threads = [Thread(target=work, args=(number,)) for number in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not errors
+        at_once(*(partial(work, number) for number in range(6)))
         assert MessageLog.objects.count() == Delivery.objects.count() == 10
         for turn in range(10):
             published = [answer for at, answer in found if at == turn]

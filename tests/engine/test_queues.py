@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from threading import Barrier, Thread
+from functools import partial
+from threading import Barrier
 
 import pytest
-from django.db import connection, connections
+from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -24,6 +25,7 @@ from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_w
 from django_workflow.testing.factories import make_delivery
 from tests.engine.deliveries import Hand
 from tests.engine.posting import ALIAS, DOWN, URL, answers, post, publish, states_of
+from tests.engine.threads import at_once
 
 pytestmark = pytest.mark.django_db
 CALLBACK = "https://hooks.example/told"
@@ -213,29 +215,19 @@ class TestSeveralAtATime:
         for number in range(30):
             post(body=f"{number:02}", queue="mail")
         begun: list[str] = []
-        most, errors = [0], []
+        most = [0]
 
         def work() -> None:
             own = Hand(WorkflowClock(timezone.now() + timedelta(hours=1)))
-            try:
-                deadline = time.monotonic() + 30
-                while Delivery.objects.exists() and time.monotonic() < deadline:
-                    for lease in own.claim(3):
-                        begun.append(lease.body)
-                        held = Delivery.objects.filter(worker__isnull=False).count()
-                        most[0] = max(most[0], held)
-                        own.settle(lease, answer=OK)
-            except Exception as error:
-                errors.append(error)
-            finally:
-                connections.close_all()
+            deadline = time.monotonic() + 30
+            while Delivery.objects.exists() and time.monotonic() < deadline:
+                for lease in own.claim(3):
+                    begun.append(lease.body)
+                    held = Delivery.objects.filter(worker__isnull=False).count()
+                    most[0] = max(most[0], held)
+                    own.settle(lease, answer=OK)
 
-        threads = [Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not errors
+        at_once(*[work] * 4)
         assert sorted(begun) == [f"{number:02}" for number in range(30)]
         assert most[0] <= 2
         # Two threads may note what they got in the other order.
@@ -388,28 +380,17 @@ class TestTheQueueItself:
 
 @pytest.mark.django_db(transaction=True)
 def test_publishers_and_changes_that_make_a_queue_at_the_same_time_make_one() -> None:
-    barrier, errors = Barrier(6), []
+    barrier = Barrier(6)
 
     def work(number: int) -> None:
-        try:
-            for turn in range(5):
-                barrier.wait(20)
-                if number % 2:
-                    make_queue(f"mail-{turn}", parallelism=4)
-                else:
-                    publish(queue=f"mail-{turn}")
-        except Exception as error:
-            errors.append(error)
-            barrier.abort()
-        finally:
-            connections.close_all()
+        for turn in range(5):
+            barrier.wait(20)
+            if number % 2:
+                make_queue(f"mail-{turn}", parallelism=4)
+            else:
+                publish(queue=f"mail-{turn}")
 
-    threads = [Thread(target=work, args=(number,)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    at_once(*(partial(work, number) for number in range(6)))
     assert set(Queue.objects.values_list("name", "parallelism")) == {(f"mail-{turn}", 4) for turn in range(5)}
     assert Delivery.objects.count() == 15
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
-from threading import Barrier, Thread
 from typing import Any
 
 import msgspec
 import pytest
-from django.db import connection
 
 from django_workflow import WorkflowContext, step, workflow
 from django_workflow.apps import make_transport
@@ -32,6 +30,7 @@ from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_w
 from django_workflow.testing.factories import make_run
 from tests.engine import deliveries as by_hand
 from tests.engine.deliveries import Hand
+from tests.engine.threads import outcomes_at_once
 from tests.selection import edges_here
 
 calls: list[str] = []
@@ -879,28 +878,6 @@ def test_the_first_run_of_a_chain_stays_while_one_of_its_runs_does(engine: Engin
 # Several at once
 
 
-def at_once(*jobs: Callable[[], Any]) -> list[Any]:
-    """What the jobs gave or raised, each in a thread of its own, all starting together."""
-    barrier = Barrier(len(jobs))
-    outcomes: list[Any] = [None] * len(jobs)
-
-    def work(number: int, job: Callable[[], Any]) -> None:
-        try:
-            barrier.wait(timeout=10)
-            outcomes[number] = job()
-        except Exception as error:
-            outcomes[number] = error
-        finally:
-            connection.close()
-
-    threads = [Thread(target=work, args=pair) for pair in enumerate(jobs)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    return outcomes
-
-
 @pytest.mark.django_db(transaction=True)
 def test_of_several_who_resume_a_run_one_does() -> None:
     with workflow_clock() as clock:
@@ -908,7 +885,7 @@ def test_of_several_who_resume_a_run_one_does() -> None:
         run, lease = foreign(hand, by_hand.step(1))
         hand.settle(lease, answer=answered(500))
         dlq_id = str(run.dead_letter.pk)
-        outcomes = at_once(*(lambda: Client().resume(dlq_id) for _ in range(4)))
+        outcomes = outcomes_at_once(*(lambda: Client().resume(dlq_id) for _ in range(4)))
     (started,) = (outcome for outcome in outcomes if isinstance(outcome, StartedRuns))
     refused = [outcome for outcome in outcomes if not isinstance(outcome, StartedRuns)]
     assert [getattr(error, "status", error) for error in refused] == [404, 404, 404]
@@ -937,7 +914,7 @@ def test_a_child_that_ends_while_its_parent_is_resumed_answers_once(_: int) -> N
         hand.settle(branches[1], answer=answered(200))
         hand.settle(branches[2], answer=answered(500))
         dlq_id = str(parent_run.dead_letter.pk)
-        outcomes = at_once(lambda: Client().resume(dlq_id), lambda: Client().finish("wfr_child", b'"done"'))
+        outcomes = outcomes_at_once(lambda: Client().resume(dlq_id), lambda: Client().finish("wfr_child", b'"done"'))
     assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)], outcomes
     again = Run.objects.get(resumed_from=parent_run)
     entry = JournalEntry.objects.get(run=again, step_id=1)

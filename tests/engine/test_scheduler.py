@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from threading import Barrier, Thread
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connections
+from django.db import OperationalError
 
 from django_workflow import WorkflowContext, workflow
 from django_workflow.client.urls import workflow_url
@@ -20,6 +19,7 @@ from django_workflow.errors import EngineError, MessageInvalid, QuotaExceeded
 from django_workflow.models import Delivery, MessageLog, Queue, Run, Schedule, UrlGroup
 from django_workflow.protocol.publish import Message
 from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_workflows, workflow_clock
+from tests.engine.threads import at_once
 
 ALIAS = "default"
 URL = "https://shop.example/nightly"
@@ -166,21 +166,12 @@ def test_an_occurrence_fires_once_however_many_workers_there_are(clock: Workflow
     for number in range(5):
         create(schedule_id=f"sch-{number}")
     clock.advance("1h")
-    everybody = Barrier(4)
 
     def work() -> None:
-        everybody.wait(10)
-        try:
-            for _ in range(3):
-                fire(clock)
-        finally:
-            connections.close_all()
+        for _ in range(3):
+            fire(clock)
 
-    threads = [Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[work] * 4)
     assert sorted(message.schedule_id for message in sent()) == [f"sch-{number}" for number in range(5)]
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Barrier, Thread
+from functools import partial
 
 import pytest
-from django.db import connections
 
 from django_workflow.engine import url_groups
 from django_workflow.engine.publishing import accept_all
@@ -17,6 +16,7 @@ from django_workflow.models import MessageLog, UrlGroup
 from django_workflow.protocol.publish import Message
 from django_workflow.testing import CallAnswer, WorkflowClock, mock_calls, run_workflows
 from tests.engine.posting import ALIAS, DOWN, publish
+from tests.engine.threads import at_once
 
 pytestmark = pytest.mark.django_db
 A, B, C = (Endpoint(f"https://{name}.example/", name) for name in "abc")
@@ -109,24 +109,11 @@ class TestEndpoints:
 
     @pytest.mark.django_db(transaction=True)
     def test_that_are_added_at_the_same_time_all_get_in(self) -> None:
-        barrier, errors = Barrier(4), []
-
         def work(number: int) -> None:
-            try:
-                barrier.wait(20)
-                for turn in range(5):
-                    add(Endpoint(f"https://{number}.example/{turn}"))
-            except Exception as error:
-                errors.append(error)
-            finally:
-                connections.close_all()
+            for turn in range(5):
+                add(Endpoint(f"https://{number}.example/{turn}"))
 
-        threads = [Thread(target=work, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not errors
+        at_once(*(partial(work, number) for number in range(4)))
         assert len(members()) == 20
 
 
