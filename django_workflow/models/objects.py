@@ -50,7 +50,8 @@ def columns_of(attributes: RunAttributes | None, using: str) -> dict[str, Any]:
         return {}
     columns: dict[str, Any] = {}
     if attributes.owner is not None:
-        columns["owner_id"] = attributes.owner
+        # It has travelled as text, but is written past the ORM, which would make a UUID of it.
+        columns["owner_id"] = Run._meta.get_field("owner").target_field.to_python(attributes.owner)
     if attributes.kind is not None:
         columns["trigger_kind"] = attributes.kind
     if attributes.for_object is not None:

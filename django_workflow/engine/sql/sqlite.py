@@ -97,7 +97,7 @@ def _adapters(connection: BaseDatabaseWrapper, table: Table, names: Sequence[str
     found: list[tuple[int, Adapt]] = []
     for index, name in enumerate(names):
         field: Any = table.fields[name]
-        if isinstance(field, ForeignKey):
+        while isinstance(field, ForeignKey):  # a user's key may itself be that of another model
             field = field.target_field
         if isinstance(field, UUIDField):
             found.append((index, _hex))
