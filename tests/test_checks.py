@@ -320,6 +320,24 @@ def test_a_router_that_keeps_the_tables_away_is_told() -> None:
         assert told(databases.check_router(None, databases=["default"])) == ["E015"]
 
 
+class UsersElsewhere:
+    """A router by which users are in a database of their own."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        return "accounts" if model._meta.app_label == "auth" else None
+
+
+class NoUsersHere(UsersElsewhere):
+    def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:
+        return False if app_label == "auth" else None
+
+
+@pytest.mark.parametrize(("name", "expected"), [("UsersElsewhere", ["W016"]), ("NoUsersHere", ["E016"]), (None, [])])
+def test_users_in_another_database_than_runs_are_told(name: str | None, expected: list[str]) -> None:
+    with override_settings(DATABASE_ROUTERS=[f"tests.test_checks.{name}"] if name else []):
+        assert told(databases.check_users(None, databases=["default"])) == expected
+
+
 @pytest.mark.django_db
 def test_work_that_nobody_does_is_told() -> None:
     long_ago = timezone.now() - timedelta(minutes=5)

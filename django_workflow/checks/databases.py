@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
+from django.contrib.auth import get_user_model
+from django.contrib.contenttypes.models import ContentType
 from django.core.checks import CheckMessage, Tags, register
 from django.db import connections, router
 from django.utils import timezone
@@ -121,6 +123,27 @@ def check_router(alias: str, connection: Any) -> Iterator[CheckMessage]:
             f"A router of DATABASE_ROUTERS keeps the tables of django_workflow away from {alias!r}, where they belong.",
             f"Let allow_migrate say True for the app django_workflow on {alias!r}, or name another alias: `database`.",
         )
+
+
+@on_our_database
+def check_users(alias: str, connection: Any) -> Iterator[CheckMessage]:
+    """Runs refer to users and content types, and no database refers into another one."""
+    for model in (get_user_model(), ContentType):
+        name = model._meta.label
+        if not router.allow_migrate_model(alias, model):
+            yield error(
+                "E016",
+                f"Runs refer to {name}, whose table a router of DATABASE_ROUTERS keeps away from {alias!r}, where the "
+                "runs are: the tables of django_workflow cannot be made, or not be written to.",
+                "Set `database` to the alias that holds your users.",
+            )
+        elif (home := router.db_for_write(model)) != alias:
+            yield warning(
+                "W016",
+                f"{name} is written to {home!r}, but runs are kept in {alias!r}: a run of a user or for an object, "
+                "and whatever a user does in the admin, refers to a row that is not there.",
+                f"Set `database` to {home!r}.",
+            )
 
 
 @on_our_database
