@@ -141,6 +141,16 @@ def test_a_run_id_is_copied_in_a_row_of_the_list(page: Page, paths: dict[str, st
     page.wait_for_url("**/change/")
 
 
+@pytest.mark.parametrize("width", [1280, 800, 360])
+def test_the_tools_of_the_list_cover_no_warning(page: Page, paths: dict[str, str], width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(paths["list"])
+    tools, bar = page.locator(".object-tools").bounding_box(), page.locator(".wfa-bar").bounding_box()
+    assert tools is not None
+    assert bar is not None
+    assert tools["y"] + tools["height"] <= bar["y"]
+
+
 def test_rows_follow_their_runs_and_newer_ones_are_offered(page: Page, paths: dict[str, str]) -> None:
     run = make_run(run_id="wfr_moving", status=Run.Status.RUNNING)
     page.goto(paths["list"])
