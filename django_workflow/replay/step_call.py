@@ -80,7 +80,10 @@ class LocalCall(StepCall[R]):
 def check_name(name: object) -> None:
     """Raises StepError for a step name that is empty or no text."""
     if not isinstance(name, str):
-        raise StepError(f'A workflow step name must be a string. Received "{name}" ({type(name).__name__}).')
+        raise StepError(
+            f'A workflow step name must be a string. Received "{name}" ({type(name).__name__}). The name comes first: '
+            'ctx.run("charge card", charge, order_id).'
+        )
     if not name:
         raise StepError(
             "A workflow step name cannot be undefined or an empty string. Please provide a name for your workflow step."

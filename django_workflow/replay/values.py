@@ -16,7 +16,7 @@ import json
 import math
 import typing
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -350,6 +350,8 @@ def _no_form(type_: type) -> str:
         return f"{name} is a QuerySet: pass a list of primary keys or of values()"
     if "django.db.models.manager.BaseManager" in names:
         return f"{name} is a manager: pass a list of primary keys or of values()"
+    if issubclass(type_, Generator | AsyncGenerator):
+        return f"a {name} has run nothing yet: return a list of what it yields"
     if _is_lazy(type_):
         return f"{name} is lazy, such as a translation or request.user: pass str() of a text, the primary key of a user"
     return f"objects of type {name} have no JSON form: return plain data, a dataclass or a msgspec.Struct"

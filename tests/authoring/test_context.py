@@ -483,7 +483,7 @@ def test_a_webhook_needs_an_address() -> None:
     [
         ("", "A workflow step name cannot be undefined or an empty string."),
         (None, 'A workflow step name must be a string. Received "None" (NoneType).'),
-        (7, 'A workflow step name must be a string. Received "7" (int).'),
+        (7, 'A workflow step name must be a string. Received "7" (int). The name comes first: ctx.run('),
     ],
 )
 def test_a_step_has_a_name(kind: str, name: Any, text: str) -> None:

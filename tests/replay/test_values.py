@@ -168,7 +168,7 @@ def cycle() -> list[Any]:
         (Struct(float("nan")), "$.a", "nan"),
         (1j, "$", "objects of type complex"),
         (range(3), "$", "objects of type range"),
-        ((i for i in range(3)), "$", "objects of type generator"),
+        ((i for i in range(3)), "$", "a generator has run nothing yet: return a list"),
         (ValueError("x"), "$", "objects of type ValueError"),
         (Plain, "$", "objects of type type"),
         ({"user": AnonymousUser()}, "$.user", "objects of type AnonymousUser"),
