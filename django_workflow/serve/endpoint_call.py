@@ -19,6 +19,7 @@ from django_workflow.protocol.invocation import Invocation
 from django_workflow.serve import responses
 from django_workflow.serve.endpoint import EndpointRequest, EndpointResponse
 from django_workflow.serve.error_secrets import secrets_of_call
+from django_workflow.serve.stack import readable
 from django_workflow.serve.submit import Submitter
 
 logger = logging.getLogger("django_workflow.serve")
@@ -135,7 +136,8 @@ class EndpointCall:
             stack = responses.stack_of(error, secrets)
             logger.error(message + "\n%s", *args, stack, extra=self._extra(step_name))
         else:
-            logger.error(message, *args, exc_info=error, extra=self._extra(step_name))
+            trace = (type(error), error, readable(error.__traceback__))
+            logger.error(message, *args, exc_info=trace, extra=self._extra(step_name))
 
     def _extra(self, step_name: str | None) -> dict[str, Any]:
         return {"run_id": self.run_id, "workflow": self.workflow.name, "step": step_name}

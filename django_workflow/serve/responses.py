@@ -22,6 +22,7 @@ from django_workflow.protocol import headers as h
 from django_workflow.protocol.durations import to_seconds
 from django_workflow.protocol.secrets import scrub
 from django_workflow.serve.endpoint import EndpointResponse
+from django_workflow.serve.stack import readable
 
 SUCCESS = "success"
 DUPLICATE_STEP = "duplicate-step"
@@ -155,7 +156,8 @@ def message_of(error: BaseException, secrets: Collection[str] = ()) -> str:
 def stack_of(error: BaseException, secrets: Collection[str] = ()) -> str:
     """The traceback without these secrets; of a long one the end, where the cause is."""
     try:
-        return _sendable(scrub("".join(traceback.format_exception(error)), secrets)[-LONGEST_STACK:])
+        lines = traceback.format_exception(type(error), error, readable(error.__traceback__))
+        return _sendable(scrub("".join(lines), secrets)[-LONGEST_STACK:])
     except Exception:
         return ""
 
