@@ -14,7 +14,7 @@ import selectors
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
 from threading import Condition, Event, Lock, Thread
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -85,24 +85,41 @@ def ring(alias: str, reason: str = DUE) -> None:
         bell.ring(reason)
 
 
+@dataclass(frozen=True, slots=True)
+class _RingEverywhere:
+    """What follows a commit."""
+
+    using: str
+    reason: str
+
+    def __call__(self) -> None:
+        ring(self.using, self.reason)
+        if not notify(self.using, self.reason):
+            publish(self.using, self.reason)
+
+
 def ring_after_commit(using: str, reason: str = DUE) -> None:
     """Ring here and tell other processes, once the transaction of this connection commits; now when there is none."""
-    told = notify(using, reason)
-    transaction.on_commit(partial(ring, using, reason), using=using, robust=True)
-    if not told and redis_alias() is not None:
-        transaction.on_commit(partial(publish, using, reason), using=using, robust=True)
+    hook = _RingEverywhere(using, reason)
+    # Once per transaction. One that is there already goes only with a savepoint that this one would go with too.
+    waiting = (entry[1] for entry in connections[using].run_on_commit)
+    if not any(isinstance(other, _RingEverywhere) and other == hook for other in waiting):
+        transaction.on_commit(hook, using=using, robust=True)
 
 
 def notify(using: str, reason: str = DUE) -> bool:
-    """Have PostgreSQL tell the other processes when this connection's transaction commits. False on other databases.
+    """Have PostgreSQL tell the other processes. False on other databases.
 
-    Once per transaction is enough: commits that notify queue up for one lock of the server.
+    After the commit, in a transaction of its own that is not flushed: those that notify have one lock of the whole
+    server until they are on disk, so commits that did it themselves would be made one by one.
     """
     connection = connections[using]
     if connection.vendor != "postgresql":
         return False
+    is_alone = connection.get_autocommit() and not connection.in_atomic_block
+    unflushed = "set_config('synchronous_commit', 'off', true), " if is_alone else ""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, f"{_sender()} {reason}"])
+        cursor.execute(f"SELECT {unflushed}pg_notify(%s, %s)", [CHANNEL, f"{_sender()} {reason}"])
     return True
 
 
