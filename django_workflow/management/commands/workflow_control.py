@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from django_workflow.control import bulk
 from django_workflow.control.actions import ACTIONS, Action, ActionRefused
 from django_workflow.errors import WorkflowError
+from django_workflow.management.base import WorkflowCommand
 from django_workflow.management.reports import to_json
 from django_workflow.models import BulkOperation, Run
 from django_workflow.presentation import lookup
@@ -37,7 +38,7 @@ exit codes: 0 done, 1 something could not be done, 2 bad input
 """
 
 
-class Command(BaseCommand):
+class Command(WorkflowCommand):
     help = "Do something to runs: named by their ids, or all that fit the filters."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
