@@ -6,6 +6,7 @@ written, so a mistake shows at import.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
@@ -204,6 +205,17 @@ def _as_url(value: str | None) -> str | None:
 def _as_function(value: FailureFunction | None) -> FailureFunction | None:
     if value is not None and not callable(value):
         raise TypeError(f"on_failure is {value!r}, but must be a function (ctx, status, response, headers).")
+    if value is not None:
+        try:
+            signature = inspect.signature(value, follow_wrapped=False)
+        except ValueError:  # something in C has none
+            return value
+        try:
+            signature.bind("ctx", "status", "response", "headers")
+        except TypeError:
+            raise TypeError(
+                f"on_failure takes {signature}, but is called with four arguments: (ctx, status, response, headers)."
+            ) from None
     return value
 
 
