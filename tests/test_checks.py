@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
@@ -21,7 +21,11 @@ from django_workflow.authoring.registry import registry
 from django_workflow.checks import configuration, databases, deployment, project
 from django_workflow.checks.hosted import check_hosted
 from django_workflow.checks.messages import DOCS
+from django_workflow.models import Run
 from django_workflow.testing.factories import make_delivery, make_worker
+
+if TYPE_CHECKING:
+    from nowhere import OnlyForTypeCheckers
 
 COMPLETE = {
     "engine": "qstash",
@@ -199,6 +203,27 @@ def test_names_and_schedules_of_the_code_are_told() -> None:
 
         assert told(project.check_names(None)) == ["E002"]
         assert told(project.check_schedules(None)) == ["E005"]
+
+
+def test_payload_types_that_cannot_be_used_are_told() -> None:
+    from django_workflow import WorkflowContext, workflow
+
+    with registry.isolated():
+
+        @workflow
+        def fits(ctx: WorkflowContext[int]) -> None: ...
+
+        @workflow
+        def nowhere(ctx: WorkflowContext[OnlyForTypeCheckers]) -> None: ...
+
+        @workflow(payload=Run)
+        def a_model(ctx: Any) -> None: ...
+
+        found = sorted(project.check_payloads(None), key=lambda message: message.msg, reverse=True)
+        assert told(found) == ["E017", "E017"]
+        assert "'nowhere' cannot be found: name 'OnlyForTypeCheckers' is not defined" in found[0].msg
+        assert "'a_model' is declared as Run, which is a model" in found[1].msg
+        assert f"in {__name__}, or give @workflow(payload=...)" in str(found[0].hint)
 
 
 PAGE = "admin/django_workflow/run/change_form.html"

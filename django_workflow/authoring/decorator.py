@@ -120,7 +120,13 @@ class Workflow(Generic[T, R]):
 
         Looked up when first needed, so the type may be defined further down. Raises Misconfigured when it is nowhere.
         """
-        return _payload_type(self.function, self.name) if self._payload is ANY else self._payload
+        found = _payload_type(self.function, self.name) if self._payload is ANY else self._payload
+        if isinstance(found, type) and issubclass(found, Model):
+            raise Misconfigured(
+                f"The payload of workflow {self.name!r} is declared as {found.__name__}, which is a model: rows change "
+                "while a run waits, and have no form in JSON. Take the primary key, and load the row in a step."
+            )
+        return found
 
     @cached_property
     def return_type(self) -> Any:

@@ -21,6 +21,7 @@ from django_workflow.checks.configuration import Apps
 from django_workflow.checks.messages import error, warning
 from django_workflow.conf import get_settings, problems
 from django_workflow.engine.dispatch import internal_host
+from django_workflow.errors import Misconfigured
 from django_workflow.protocol.cron import check_cron
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -55,6 +56,21 @@ def check_schedules(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
         except ValueError as failure:
             text = f"The schedule of workflow {workflow.name!r} cannot be read: {failure}"
             found.append(error("E005", text, "Give five fields, such as 0 3 * * *, and the name of a time zone."))
+    return found
+
+
+@register("django_workflow")
+def check_payloads(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
+    """Types are looked up when they are first needed, which is when a run is triggered: too late to learn of it."""
+    found: list[CheckMessage] = []
+    for workflow in registry.all():
+        try:
+            _ = workflow.payload_type
+        except Misconfigured as failure:
+            text, hint = str(failure), "Mend the annotation WorkflowContext[...]"
+            found.append(
+                error("E017", text, f"{hint} in {workflow.function.__module__}, or give @workflow(payload=...).")
+            )
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.auth.models import User
 
 from django_workflow import AsyncWorkflowContext, FlowControl, Middleware, Workflow, WorkflowContext, workflow
 from django_workflow.authoring.registry import registry
@@ -169,6 +170,14 @@ def test_what_cannot_be_called_as_a_workflow_is_refused_where_it_is_written(func
     with pytest.raises(Misconfigured) as raised:
         Workflow(function)
     assert text in str(raised.value)
+
+
+def test_a_model_is_no_payload() -> None:
+    def greet(ctx: WorkflowContext[User]) -> None: ...
+
+    for declared in (Workflow(greet), Workflow(lambda ctx: None, name="greet", payload=User)):
+        with pytest.raises(Misconfigured, match="'greet' is declared as User, which is a model"):
+            declared.trigger(1)
 
 
 def test_a_decorator_may_give_the_function_more_than_its_context() -> None:
