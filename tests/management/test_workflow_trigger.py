@@ -123,3 +123,26 @@ def test_ctrl_c_leaves_the_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input_exits_with_2_and_starts_nothing(arguments: list[str]) -> None:
     assert code_of(*arguments) == 2
     assert not Run.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ([], " Give it behind the name, as JSON."),
+        (["{oops"], "It has to be JSON, but is '{oops'; text has quotes of its own"),
+    ],
+)
+def test_a_payload_that_is_none_is_told_how_to_give_it(payload: list[str], words: str) -> None:
+    with pytest.raises(CommandError) as raised:
+        said(samples.PLACE_ORDER, *payload)
+    assert words in str(raised.value)
+
+
+def test_a_run_that_nobody_is_there_to_drive_is_told() -> None:
+    err = io.StringIO()
+    call_command("workflow_trigger", samples.ANYTHING, stdout=io.StringIO(), stderr=err)
+    assert err.getvalue() == "No worker is alive: the run waits for manage.py workflow_worker, or say --wait.\n"
+    make_worker(heartbeat_at=timezone.now())
+    err = io.StringIO()
+    call_command("workflow_trigger", samples.ANYTHING, stdout=io.StringIO(), stderr=err)
+    assert err.getvalue() == ""

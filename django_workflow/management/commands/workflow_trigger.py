@@ -6,6 +6,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any, NoReturn
 
+import msgspec
 from django.core.management.base import CommandError
 from django.utils import timezone
 
@@ -58,6 +59,8 @@ class Command(WorkflowCommand):
         run_id = self._trigger(options)
         if not (options["wait"] or options["timeout"]):
             self.stdout.write(to_json({"workflowRunId": run_id}) if options["json"] else run_id)
+            if not self._has_worker():
+                self.stderr.write("No worker is alive: the run waits for manage.py workflow_worker, or say --wait.")
             return
         if not options["json"]:
             self.stdout.write(f"Run {run_id} of {options['name']} was started.")
@@ -87,7 +90,9 @@ class Command(WorkflowCommand):
         try:
             TriggerOptions.of(**chosen)
             handle = workflow.using(**chosen).trigger(workflow.decode_payload(body))
-        except (PayloadInvalid, ValueError, TypeError) as error:
+        except PayloadInvalid as error:
+            refuse(f"{error}{_how_to_give(body)}")
+        except (ValueError, TypeError) as error:
             refuse(str(error))
         except EngineError as error:
             raise CommandError(str(error), returncode=FAILED) from error
@@ -99,11 +104,15 @@ class Command(WorkflowCommand):
         """Look on while a worker drives the run; drive it here when there is none, or none any more."""
         done = False
         while not done:
-            if get_settings().engine == "embedded" and not lookup.has_living_worker(timezone.now()):
+            if not self._has_worker():
                 self.stderr.write("No worker is alive (manage.py workflow_worker): the run is driven in this process.")
                 drive_inline(run_id, follower)
                 return
             done = follower(lookup.runs().filter(run_id=run_id).first())
+
+    def _has_worker(self) -> bool:
+        """Whether somebody drives runs: the hosted engine does by itself."""
+        return get_settings().engine != "embedded" or lookup.has_living_worker(timezone.now())
 
     def _finish(self, run: Run, follower: Follower, *, as_json: bool) -> None:
         if as_json:
@@ -120,3 +129,15 @@ class Command(WorkflowCommand):
 
 def refuse(message: str) -> NoReturn:
     raise CommandError(message, returncode=BAD_INPUT)
+
+
+def _how_to_give(body: bytes) -> str:
+    """What to add to the refusal of a payload that was left out, or is no JSON at all: a shell takes quotes away."""
+    if not body:
+        return " Give it behind the name, as JSON."
+    try:
+        msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        text = body.decode(errors="replace")
+        return f" It has to be JSON, but is {text!r}; text has quotes of its own inside those of the shell: '\"text\"'."
+    return ""
