@@ -395,6 +395,18 @@ class Broken(Wall):
         raise RuntimeError("no")
 
 
+def test_without_a_host_no_middleware_is_blamed() -> None:
+    from django_workflow.engine import dispatch
+
+    with override_settings(ALLOWED_HOSTS=[], DEBUG=False, MIDDLEWARE=["django.middleware.common.CommonMiddleware"]):
+        dispatch.handler.cache_clear()
+        try:
+            assert told(project.check_host(None)) == ["E013"]
+            assert told(deployment.check_middleware(None)) == []
+        finally:
+            dispatch.handler.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("middleware", "expected"),
     [([], []), (["tests.test_checks.Wall"], ["W015"]), (["tests.test_checks.Broken"], ["W015"])],

@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, register
 
 from django_workflow.checks.configuration import Apps
 from django_workflow.checks.messages import warning
+from django_workflow.checks.project import check_host, check_urls
 from django_workflow.conf import get_settings, problems
 from django_workflow.engine.dispatch import blocked_by
 
@@ -41,8 +42,8 @@ def check_layer(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
 @register("django_workflow", deploy=True)
 def check_middleware(app_configs: Apps, **kwargs: Any) -> list[CheckMessage]:
     """Makes the request that a worker makes when it starts."""
-    if problems() or get_settings().is_hosted:
-        return []
+    if problems() or get_settings().is_hosted or check_host(None) or check_urls(None):
+        return []  # nothing could arrive, and they say why
     try:
         reason = blocked_by()
     except Exception as failure:  # a middleware's own
