@@ -61,6 +61,9 @@ class TaskSteps:
     _pending: list[Turn] = field(default_factory=list)
     _open: list[Turn] = field(default_factory=list)
     _is_performing: bool = False
+    _asked: int = 0
+    _not_begun: dict[int, str] = field(default_factory=dict)
+    """Names of the steps that were asked for, but not awaited as yet."""
 
     @classmethod
     def invoke(cls, executor: Executor, function: Callable[[Any], Coroutine[Any, Any, Any]], context: Any) -> Outcome:
@@ -74,8 +77,14 @@ class TaskSteps:
         finally:
             executor.tasks = None
 
-    async def ask(self, call: StepCall[R]) -> R:
-        """The result of a step. Raises WorkflowAbort when the invocation ends with it."""
+    def ask(self, call: StepCall[R]) -> Coroutine[Any, Any, R]:
+        """The result of a step, when awaited. Raises WorkflowAbort when the invocation ends with it."""
+        self._asked = number = self._asked + 1
+        self._not_begun[number] = call.name
+        return self._ask(call, number)
+
+    async def _ask(self, call: StepCall[R], number: int) -> R:
+        del self._not_begun[number]
         executor = self.executor
         self._refuse_out_of_place(call)
         if self.loop.tasks.made == 1:
@@ -178,7 +187,15 @@ class TaskSteps:
         return outcome
 
     def _unawaited(self) -> Outcome | None:
-        """The function returned while a task of it was still busy with a step."""
+        """The function returned while a task of it was still busy with a step, or without having awaited one."""
+        if self._not_begun and self.executor.ending is None:
+            names = ", ".join(map(repr, self._not_begun.values()))
+            return Failed(
+                StepError(
+                    f"The workflow returned without having awaited {names}: such a step does not happen. Write `await` "
+                    "in front of ctx.run() and the like."
+                )
+            )
         waiting = [turn for turn in (*self._pending, *self._open) if not turn.future.done()]
         if self.executor.ending is not None or not (waiting or self._is_performing):
             return None

@@ -315,6 +315,28 @@ def test_a_step_that_nobody_awaits_is_an_error() -> None:
         run(wf)
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_a_step_without_await_is_an_error() -> None:
+    """Else it would be left out, and the run succeed."""
+
+    async def wf(ctx: Any) -> None:
+        await ctx.run("a", value, 1)
+        ctx.run("lost", value, 1)
+        await ctx.run("b", value, 1)
+
+    with pytest.raises(StepError, match=r"without having awaited 'lost': such a step does not happen\. Write `await`"):
+        run(wf)
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_an_only_step_without_await_is_named_too() -> None:
+    async def wf(ctx: Any) -> None:
+        ctx.sleep("lost", "1d")
+
+    with pytest.raises(StepError, match="without having awaited 'lost'"):
+        run(wf)
+
+
 def test_a_step_that_is_running_when_the_function_returns_is_an_error() -> None:
     async def wf(ctx: Any) -> None:
         task = asyncio.create_task(ctx.run("lost", asyncio.sleep, 60))
