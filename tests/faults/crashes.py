@@ -53,8 +53,10 @@ def _crash_at_commit(when: str, is_due: Any) -> None:
             end()
         if when == "during":
             _end_while(commit, self)
-        commit(self)
-        end()
+        try:
+            commit(self)
+        finally:
+            end()  # also when it was refused: it would not come to this number again
 
     BaseDatabaseWrapper._commit = crash  # type: ignore[method-assign]
 
