@@ -79,7 +79,7 @@ class AnswerForm(forms.Form):
 
 class ReasonForm(forms.Form):
     reason = forms.CharField(
-        label=gettext_lazy("Reason"),
+        label=gettext_lazy("Note"),  # the form itself may ask for a reason
         required=False,
         max_length=1000,
         help_text=gettext_lazy("Optional. It is noted in the history, with your name."),
