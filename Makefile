@@ -111,6 +111,8 @@ docs: $(INSTALLED)
 .PHONY: translations
 translations: $(INSTALLED)
 	cd django_workflow && ../$(BIN)/django-admin makemessages --all --no-location --no-obsolete
+	@# The date of the run would be a change each time.
+	sed -i '/^"POT-Creation-Date:/d; /^"Report-Msgid-Bugs-To:/d' django_workflow/locale/*/LC_MESSAGES/django.po
 	cd django_workflow && ../$(BIN)/django-admin compilemessages
 
 # --- tests ---
