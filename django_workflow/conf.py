@@ -16,7 +16,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
-from django_workflow.errors import Misconfigured
+from django_workflow.errors import Misconfigured, among
 from django_workflow.protocol.durations import parse_duration
 
 HOSTED_URL = "https://qstash.upstash.io"
@@ -258,7 +258,7 @@ def _problems(values: Mapping[str, Any]) -> Iterator[str]:
     known = {f.name for f in fields(Settings)}
     for key, value in values.items():
         if key not in known:
-            yield f"{key!r} is not a setting; known are {', '.join(sorted(known))}."
+            yield f"{key!r} is not a setting; {among(str(key), known)}"
         elif key in _CHOICES and value not in _CHOICES[key]:
             yield f"{key} is {value!r}, but must be one of {', '.join(map(repr, _CHOICES[key]))}."
         elif key in _AT_LEAST and (isinstance(value, bool) or not isinstance(value, int | float)):

@@ -28,12 +28,21 @@ An error's data are attributes; its text is for people and may change.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 
 DOCS_ABORT = (
     "WorkflowAbort ends this call of the workflow after a step was handed to the engine; the next call goes on from "
     "there. It must pass through: do not catch BaseException (or use a bare `except:`) around a step."
 )
+
+
+def among(name: str, known: Iterable[str]) -> str:
+    """What is said of a name that is not among the known ones: the one it is most like, if any, and all of them."""
+    names = sorted(known)
+    like = get_close_matches(name, names, n=1)
+    return f"{f'did you mean {like[0]!r}? Known' if like else 'known'} are {', '.join(names)}."
 
 
 class WorkflowError(Exception):

@@ -29,7 +29,7 @@ from django_workflow.client.options import (
     as_retry_delay,
     as_unix_seconds,
 )
-from django_workflow.errors import Misconfigured
+from django_workflow.errors import Misconfigured, among
 from django_workflow.protocol.durations import parse_duration, to_seconds
 from django_workflow.protocol.identifiers import prefixed_run_id
 from django_workflow.protocol.publish import FlowControl
@@ -189,7 +189,7 @@ def _normalised(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         ours = _OTHER_NAMES.get(name, name)
         if ours not in _CONVERTERS:
-            raise Misconfigured(f"{name!r} is no option of a workflow; known are {', '.join(sorted(_CONVERTERS))}.")
+            raise Misconfigured(f"{name!r} is no option of a workflow; {among(name, _CONVERTERS)}")
         if ours in result:
             raise Misconfigured(f"{name!r} and {ours!r} are the same option: give one of them.")
         result[ours] = _CONVERTERS[ours](value)

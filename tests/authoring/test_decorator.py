@@ -130,7 +130,9 @@ def test_a_name_that_cannot_stand_in_a_url_is_refused(name: str) -> None:
 
 
 def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(Misconfigured, match="'retires' is no option of a workflow"):
+    with pytest.raises(
+        Misconfigured, match=r"'retires' is no option of a workflow; did you mean 'retries'\? Known are"
+    ):
         workflow(retires=3)(no_annotation)
 
 
