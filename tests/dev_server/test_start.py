@@ -180,7 +180,7 @@ def test_a_signal_ends_it_and_leaves_nothing_behind(folder: Path, number: signal
         with socket.create_connection(("127.0.0.1", server.port)) as unfinished, httpx.Client() as idle:
             unfinished.sendall(b"GET / HTT")
             idle.get(server.url)
-            assert server.end(number, timeout=5) == 0
+            assert server.end(number, timeout=15) == 0
         assert "Traceback" not in server.output
         assert list(folder.iterdir()) == []
         assert not server.left_behind
@@ -189,7 +189,7 @@ def test_a_signal_ends_it_and_leaves_nothing_behind(folder: Path, number: signal
 def test_a_signal_during_the_start_leaves_nothing_behind(folder: Path) -> None:
     with DevServerProcess("--port=0", temporary=folder) as server:
         eventually(lambda: any(folder.iterdir()))
-        assert server.end(timeout=5) == 0
+        assert server.end(timeout=15) == 0
         assert "Traceback" not in server.output
     assert list(folder.iterdir()) == []
 
