@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -237,6 +238,25 @@ def test_statements_are_prepared_at_their_first_execution(hand: Hand, unprepared
     hot_statements("default").read(leases)
     Run.objects.first()
     assert unprepared() == before + 1
+
+
+@pytest.mark.postgresql
+def test_statements_are_planned_anew_from_time_to_time(hand: Hand, unprepared: Callable[[], int]) -> None:
+    """What was planned while a table was small would read all of it for ever."""
+    from django_workflow.engine.sql import psycopg3
+
+    start()
+    leases = hand.claim()
+    psycopg3._plans.pop(connection.connection, None)
+    names = []
+    for _ in range(psycopg3.FIRST_PLANS * 4):
+        assert len(hot_statements("default").read(leases)) == 1
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT name FROM pg_prepared_statements")
+            names.append([name for (name,) in cursor.fetchall()])
+    changes = [number for number, (before, after) in enumerate(pairwise(names), start=2) if before != after]
+    assert changes == [32, 64, 128]
+    assert len(names[-1]) == 1
 
 
 @pytest.mark.postgresql

@@ -29,13 +29,15 @@ class Statements:
         self._alias = alias
         self._parts: dict[tuple[object, ...], str] = {}
         self._texts: dict[tuple[tuple[object, ...], ...], str] = {}
-        self._read_text = ""
+        self._read_texts: dict[bool, str] = {}
 
     def read(self, leases: Sequence[Lease]) -> list[Held]:
         connection = connections[self._alias]
-        self._read_text = self._read_text or _read_text(connection)
+        # One has a text of its own: of an array the server expects ten, and would rather plan each time than that.
+        is_one = len(leases) == 1
+        text = self._read_texts.get(is_one) or self._read_texts.setdefault(is_one, _read_text(connection, is_one))
         with _cursor(connection) as cursor:
-            cursor.execute(self._read_text, [_array([lease.key for lease in leases])])
+            cursor.execute(text, [leases[0].key.hex if is_one else _array([lease.key for lease in leases])])
             rows = cursor.fetchall()
         return [Held(row[0], row[1], row[2], row[3:], None) for row in rows]
 
@@ -146,11 +148,11 @@ def _events_text(connection: BaseDatabaseWrapper, change: Change) -> str:
 _DELIVERY, _RUN = Table(Delivery), Table(Run)
 
 
-def _read_text(connection: BaseDatabaseWrapper) -> str:
+def _read_text(connection: BaseDatabaseWrapper, is_one: bool) -> str:
     run_columns = ", ".join(f"r.{_RUN.column(connection, name)}" for name in RUN_COLUMNS)
     return (
         f"SELECT d.id, d.fence, d.worker_id, {run_columns}"
         f" FROM {_DELIVERY.quoted(connection)} d JOIN {_RUN.quoted(connection)} r ON r.id = d.run_id"
-        " WHERE d.id = ANY(%s::uuid[])"
+        f" WHERE d.id = {'%s::uuid' if is_one else 'ANY(%s::uuid[])'}"
         " ORDER BY r.id FOR NO KEY UPDATE OF r, d SKIP LOCKED"
     )
