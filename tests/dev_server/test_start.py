@@ -172,6 +172,15 @@ def test_what_cannot_be_had_is_said_in_a_line(folder: Path, argument: str, said:
 # End
 
 
+@pytest.fixture
+def hangups_count() -> Iterator[None]:
+    """Tests that `nohup` has started ignore the signal, and so does rightly a server that they start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangups_count")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_signal_ends_it_and_leaves_nothing_behind(folder: Path, number: signal.Signals) -> None:
     with DevServerProcess("--port=0", temporary=folder) as server:
@@ -180,7 +189,7 @@ def test_a_signal_ends_it_and_leaves_nothing_behind(folder: Path, number: signal
         with socket.create_connection(("127.0.0.1", server.port)) as unfinished, httpx.Client() as idle:
             unfinished.sendall(b"GET / HTT")
             idle.get(server.url)
-            assert server.end(number, timeout=15) == 0
+            assert server.end(number, timeout=5) == 0
         assert "Traceback" not in server.output
         assert list(folder.iterdir()) == []
         assert not server.left_behind
@@ -189,7 +198,7 @@ def test_a_signal_ends_it_and_leaves_nothing_behind(folder: Path, number: signal
 def test_a_signal_during_the_start_leaves_nothing_behind(folder: Path) -> None:
     with DevServerProcess("--port=0", temporary=folder) as server:
         eventually(lambda: any(folder.iterdir()))
-        assert server.end(timeout=15) == 0
+        assert server.end(timeout=5) == 0
         assert "Traceback" not in server.output
     assert list(folder.iterdir()) == []
 
