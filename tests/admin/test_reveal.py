@@ -18,8 +18,8 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def run() -> Run:
     config = json.dumps({"redact": ["body"]})
-    run = make_finished_run(steps=0, payload='{"card":"4111"}', result='"4112"', config=config)
-    make_result(make_step(run, name="charge"), {"card": "4113"})
+    run = make_finished_run(steps=0, payload='{"card":"card-no-4111"}', result='"card-no-4112"', config=config)
+    make_result(make_step(run, name="charge"), {"card": "card-no-4113"})
     return run
 
 
@@ -35,19 +35,19 @@ def test_what_is_hidden_is_shown_for_a_reason_that_is_noted(client: Client, run:
     client.force_login(make_user("ann", "view_run", "view_payload"))
     page = client.get(page_url(run)).content.decode()
     assert reveal_url(run) in page
-    assert "411" not in page
+    assert "card-no" not in page
     asked: Any = client.get(reveal_url(run))
-    assert "4111" not in asked.content.decode()
+    assert "card-no-4111" not in asked.content.decode()
     without = client.post(reveal_url(run), {"reason": "  "}).content.decode()
     assert "errorlist" in without
-    assert "4111" not in without
+    assert "card-no-4111" not in without
     assert not LogEntry.objects.exists()
     shown = client.post(reveal_url(run), {"reason": "ticket 7"})
-    for secret in ("4111", "4112", "4113", "1 charge"):
+    for secret in ("card-no-4111", "card-no-4112", "card-no-4113", "1 charge"):
         assert secret in shown.content.decode()
     assert "no-store" in shown["Cache-Control"]
     assert "ticket 7" in LogEntry.objects.get().change_message
-    assert "411" not in client.get(page_url(run)).content.decode()
+    assert "card-no" not in client.get(page_url(run)).content.decode()
 
 
 def test_nothing_is_revealed_without_the_permission(viewing: Client, run: Run) -> None:
