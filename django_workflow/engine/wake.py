@@ -19,6 +19,7 @@ from threading import Condition, Event, Lock, Thread
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
+from django.db import Error as DatabaseError
 from django.db import connections, transaction
 
 from django_workflow.redis_client import TIMEOUT_SECONDS, key_prefix, quick_client, redis_alias
@@ -94,8 +95,13 @@ class _RingEverywhere:
 
     def __call__(self) -> None:
         ring(self.using, self.reason)
-        if not notify(self.using, self.reason):
-            publish(self.using, self.reason)
+        try:
+            told = notify(self.using, self.reason)
+        except DatabaseError as error:  # what it tells of is committed
+            logger.warning("Other processes are not woken by PostgreSQL, they poll: %s", error)
+        else:
+            if not told:
+                publish(self.using, self.reason)
 
 
 def ring_after_commit(using: str, reason: str = DUE) -> None:

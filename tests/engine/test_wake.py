@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_workflow import redis_client
@@ -175,6 +175,21 @@ def test_other_processes_are_told_after_the_commit_and_without_a_flush() -> None
     with connection.cursor() as cursor:
         cursor.execute("SHOW synchronous_commit")
         assert cursor.fetchone() != ("off",)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_commit_whose_telling_fails_is_made_all_the_same(
+    bell: Bell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(using: str, reason: str) -> bool:
+        raise OperationalError("server closed the connection")
+
+    monkeypatch.setattr(wake, "notify", fail)
+    with transaction.atomic():
+        ring_after_commit("default", "a")
+    ring_after_commit("default", "b")
+    assert bell.wait(0) == {"a", "b"}
+    assert "server closed the connection" in caplog.text
 
 
 @pytest.mark.postgresql
