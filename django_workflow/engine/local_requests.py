@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from threading import Event
 from typing import Any, Protocol
 
@@ -67,7 +68,7 @@ def settle_all(asked: Iterable[Asked]) -> None:
         if one._told is not None:
             told.setdefault(one._told.get_loop(), []).append(one._told)
     for loop, futures in told.items():
-        if not loop.is_closed():  # else whoever asked was cancelled
+        with suppress(RuntimeError):  # it is closed: whoever asked was cancelled
             loop.call_soon_threadsafe(_tell, futures)
 
 

@@ -211,6 +211,15 @@ def test_whoever_waits_for_a_committer_that_is_gone_does_it_himself(
         local_requests.withdraw("default", gone)
 
 
+def test_a_loop_that_ends_meanwhile_does_no_harm_to_the_committer(run_message: Message) -> None:
+    loop = asyncio.new_event_loop()
+    asked = Asked(Batch(messages=(run_message,)))
+    asked._told = loop.create_future()
+    loop.close()
+    local_requests.settle_all([asked])
+    assert asked.is_settled
+
+
 @workflow(name="local-waits", retries=0)
 def waits(ctx: WorkflowContext[str]) -> Any:
     return ctx.wait_for_event("wait", ctx.request_payload, timeout="10m").event_data
