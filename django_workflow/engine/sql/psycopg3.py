@@ -59,7 +59,7 @@ class PreparingCursor(psycopg.Cursor[Any]):
         column has got another type since (a migration beside a worker), and when connections are pooled by transaction.
         """
         if self._plans.are_old():
-            super().execute("DEALLOCATE ALL")
+            super().execute("DEALLOCATE ALL")  # as psycopg does by itself after each rollback
         try:
             super().execute(query, params, prepare=True, **options)
         except errors.FeatureNotSupported as error:
